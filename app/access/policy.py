@@ -1,0 +1,92 @@
+"""Who may do what: the permissions, the roles that carry them, and the policy of every route."""
+
+from enum import StrEnum
+
+
+class Permission(StrEnum):
+    PUBLIC = "public"
+    """No key needed."""
+    DESCRIBE = "describe"
+    """A model's public metadata."""
+    PREDICT = "predict"
+    """Predictions, feedback, and one's own predictions by id."""
+    READ = "read"
+    """Everything but keys."""
+    DEVELOP = "develop"
+    """Data and training."""
+    OPERATE = "operate"
+    """Promotion, rollback, monitors, policies, webhooks."""
+    ADMINISTER = "administer"
+    """Keys, deletion, settings."""
+
+
+class Role(StrEnum):
+    CLIENT = "client"
+    VIEWER = "viewer"
+    SCIENTIST = "scientist"
+    ENGINEER = "engineer"
+    ADMIN = "admin"
+
+
+_client = frozenset({Permission.PUBLIC, Permission.DESCRIBE, Permission.PREDICT})
+_viewer = frozenset({Permission.PUBLIC, Permission.DESCRIBE, Permission.READ})
+_scientist = _client | _viewer | {Permission.DEVELOP}
+_engineer = _scientist | {Permission.OPERATE}
+
+GRANTS: dict[Role, frozenset[Permission]] = {
+    Role.CLIENT: _client,
+    Role.VIEWER: _viewer,
+    Role.SCIENTIST: _scientist,
+    Role.ENGINEER: _engineer,
+    Role.ADMIN: _engineer | {Permission.ADMINISTER},
+}
+
+_P = Permission
+
+POLICY: dict[tuple[str, str], tuple[Permission, ...]] = {
+    # A route that is not here answers nobody. Where several permissions stand, one of them suffices.
+    ("GET", "/livez"): (_P.PUBLIC,),
+    ("GET", "/readyz"): (_P.PUBLIC,),
+    ("GET", "/metrics"): (_P.PUBLIC,),
+    ("POST", "/v1/keys"): (_P.ADMINISTER,),
+    ("GET", "/v1/keys"): (_P.ADMINISTER,),
+    ("DELETE", "/v1/keys/{key}"): (_P.ADMINISTER,),
+    ("GET", "/v1/events"): (_P.READ,),
+    ("POST", "/v1/datasets"): (_P.DEVELOP,),
+    ("GET", "/v1/datasets"): (_P.READ,),
+    ("GET", "/v1/datasets/{dataset}"): (_P.READ,),
+    ("POST", "/v1/datasets/{dataset}/versions"): (_P.DEVELOP,),
+    ("GET", "/v1/datasets/{dataset}/versions"): (_P.READ,),
+    ("GET", "/v1/datasets/{dataset}/versions/{version}"): (_P.READ,),
+    ("GET", "/v1/datasets/{dataset}/versions/{version}/preview"): (_P.READ,),
+    ("GET", "/v1/datasets/{dataset}/versions/{version}/content"): (_P.READ,),
+    ("GET", "/v1/algorithms"): (_P.READ,),
+    ("POST", "/v1/training-runs"): (_P.DEVELOP,),
+    ("GET", "/v1/training-runs"): (_P.READ,),
+    ("GET", "/v1/training-runs/{run}"): (_P.READ,),
+    ("GET", "/v1/training-runs/{run}/events"): (_P.READ,),
+    ("POST", "/v1/training-runs/{run}:cancel"): (_P.DEVELOP,),
+    ("GET", "/v1/models"): (_P.DESCRIBE,),
+    ("GET", "/v1/models/{model}"): (_P.DESCRIBE,),
+    ("GET", "/v1/models/{model}/versions"): (_P.READ,),
+    ("GET", "/v1/models/{model}/versions/{version}"): (_P.READ,),
+    ("GET", "/v1/models/{model}/versions/{version}/evaluation"): (_P.READ,),
+    ("GET", "/v1/models/{model}/aliases"): (_P.READ,),
+    ("PUT", "/v1/models/{model}/aliases/{alias}"): (_P.OPERATE,),
+    ("DELETE", "/v1/models/{model}/aliases/{alias}"): (_P.OPERATE,),
+    ("POST", "/v1/models/{model}:promote"): (_P.OPERATE,),
+    ("POST", "/v1/models/{model}:rollback"): (_P.OPERATE,),
+    ("GET", "/v1/models/{model}/deployments"): (_P.READ,),
+    ("POST", "/v1/models/{model}:predict"): (_P.PREDICT,),
+    ("POST", "/v1/models/{model}/versions/{version}:predict"): (_P.PREDICT,),
+    ("POST", "/v1/models/{model}/aliases/{alias}:predict"): (_P.PREDICT,),
+    ("GET", "/v1/predictions/{prediction}"): (_P.PREDICT, _P.READ),
+    ("POST", "/v1/feedback"): (_P.PREDICT,),
+    ("GET", "/v1/predictions/{prediction}/feedback"): (_P.READ,),
+    ("GET", "/v1/models/{model}/drift"): (_P.READ,),
+    ("GET", "/v1/models/{model}/performance"): (_P.READ,),
+}
+
+
+def roles_with(permissions: tuple[Permission, ...]) -> list[Role]:
+    return [role for role, granted in GRANTS.items() if granted.intersection(permissions)]

@@ -1,0 +1,83 @@
+"""The gate before every operation: who is it, may they, and only then the body is read."""
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.access.caller import Caller, Forbidden, Unauthorized
+from app.access.key_ring import KeyRing
+from app.access.policy import POLICY, Permission, Role, roles_with
+from app.http import IdempotentRoute
+
+
+class GuardedRoute(IdempotentRoute):
+    """A route that its policy guards; without a policy it answers nobody."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            method = "GET" if request.method == "HEAD" else request.method
+            permissions = POLICY.get((method, request.scope["route"].path_format), ())
+            request.state.caller = await authorize(request, permissions)
+            return await handler(request)
+
+        return handle
+
+
+async def authorize(request: Request, permissions: tuple[Permission, ...]) -> Caller:
+    """The caller, if the request's key carries one of ``permissions``.
+
+    Raises Unauthorized without a good key, Forbidden where the key's role or model pattern forbids.
+    """
+    now = datetime.now(UTC)
+    request_id = request.scope.get("state", {}).get("request_id")
+    if Permission.PUBLIC in permissions:
+        return Caller("anyone", Role.CLIENT, now, request_id)
+    if request.app.state.settings.no_auth:
+        _require_loopback(request)
+        return Caller("no-auth", Role.ADMIN, now, request_id)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("key_missing", "Send your API key as 'Authorization: Bearer <key>'.")
+    ring: KeyRing = request.app.state.key_ring
+    key = await run_in_threadpool(ring.find, secret.strip(), now)
+    caller = Caller(key.name, Role(key.role), now, request_id, key.models)
+    if not any(caller.has(permission) for permission in permissions):
+        roles = ", ".join(roles_with(permissions)) or "none"
+        raise Forbidden(
+            "role_not_allowed",
+            f"The key {key.name!r} has the role {key.role!r}; this needs one of: {roles}.",
+        )
+    if (model := request.path_params.get("model")) is not None:
+        caller.require_model(model)
+    return caller
+
+
+def _require_loopback(request: Request) -> None:
+    """Without keys the address is the only gate; the Host header keeps foreign web pages out."""
+    address = request.client.host if request.client else ""
+    host = request.url.hostname or ""
+    if not (is_loopback(address) and is_loopback(host)):
+        raise Forbidden(
+            "loopback_only", f"This server runs without keys and answers on loopback only, not {host!r}."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def get_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]

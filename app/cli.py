@@ -1,0 +1,186 @@
+"""The ``roundhouse`` command."""
+
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.access.caller import Caller
+from app.access.policy import Role
+from app.access.route import is_loopback
+from app.db import Database
+from app.errors import AppError
+from app.keys.service import create_key, ensure_admin_key
+from app.settings import Settings
+from app.telemetry import MULTIPROCESS_FOLDER
+from app.worker import WITH_PARENT, run_worker
+
+cli = typer.Typer(
+    help="Roundhouse: one server for the whole life of a tabular model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+cli.add_typer(keys, name="keys")
+console = Console(stderr=True)
+
+WORKER_RESTART_SECONDS = 1.0
+
+
+def main() -> None:
+    try:
+        cli()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(str(part) for part in fault["loc"])
+            console.print(f"[red]ROUNDHOUSE_{name.upper()}: {fault['msg']}[/]")
+        raise SystemExit(2) from None
+    except AppError as error:
+        console.print(f"[red]{error.detail}[/]")
+        raise SystemExit(1) from None
+
+
+@cli.command()
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
+    worker: Annotated[bool, typer.Option(help="Also run a training worker.")] = True,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask for no key. For exploration, on loopback only.")
+    ] = False,
+) -> None:
+    """Serve the API, with a training worker beside it."""
+    if no_auth:
+        os.environ["ROUNDHOUSE_NO_AUTH"] = "true"  # the server processes read it as their setting
+    settings = Settings()
+    if settings.no_auth and not is_loopback(host):
+        console.print(f"[red]--no-auth works on a loopback address only, not on {host}.[/]")
+        raise SystemExit(2)
+    database = Database(settings.sqlalchemy_url)
+    if not settings.database_url:
+        database.migrate()
+    elif not database.schema_is_current():
+        console.print("[red]The database's schema is not this version's. Run `roundhouse migrate` first.[/]")
+        raise SystemExit(1)
+    if not settings.no_auth:
+        _announce_first_key(settings, database)
+    database.dispose()
+    with TemporaryDirectory(prefix="roundhouse-metrics-") as folder:
+        if workers > 1:
+            os.environ[MULTIPROCESS_FOLDER] = folder
+        beside = WorkerBeside() if worker else None
+        try:
+            uvicorn.run(
+                "app.main:create_app",
+                factory=True,
+                host=host,
+                port=port,
+                workers=workers,
+                access_log=False,
+                log_config=None,
+                timeout_graceful_shutdown=settings.shutdown_seconds,
+            )
+        finally:
+            if beside:
+                beside.stop()
+
+
+@cli.command()
+def worker() -> None:
+    """Run a training worker: as many as you like, on any machine that reaches database and store."""
+    run_worker(Settings())
+
+
+@cli.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="An Alembic revision.")] = "head",
+) -> None:
+    """Bring the database's schema to this version's."""
+    database = Database(Settings().sqlalchemy_url)
+    database.migrate(revision)
+    database.dispose()
+    console.print("The schema is current.")
+
+
+@cli.command()
+def demo(
+    *,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    end: Annotated[bool, typer.Option("--exit", help="Stop the server at the end.")] = False,
+) -> None:
+    """Carry a model on real data through its whole life, over HTTP."""
+    from app.demo.stage import perform  # the demo's modules are for this command only
+
+    raise SystemExit(perform(port, stay=not end))
+
+
+@keys.command("create")
+def create(
+    role: Annotated[Role, typer.Option(help="What the key may do.")],
+    name: Annotated[str, typer.Option(help="Whose key it is.")],
+    models: Annotated[str | None, typer.Option(help="Only models of this name pattern.")] = None,
+) -> None:
+    """Make an API key and print it, this once."""
+    database = Database(Settings().sqlalchemy_url)
+    with database.session_scope() as session:
+        _, secret = create_key(session, _caller(), name=name, role=role, models=models)
+    database.dispose()
+    print(secret)  # noqa: T201 - to standard output, for scripts
+
+
+def _announce_first_key(settings: Settings, database: Database) -> None:
+    given = settings.admin_key.get_secret_value() if settings.admin_key else None
+    with database.session_scope() as session:
+        made = ensure_admin_key(session, _caller(), given)
+    if made:
+        console.print(f"\nThe admin key, shown this once:  [bold]{made}[/]\n")
+
+
+def _caller() -> Caller:
+    return Caller("cli", Role.ADMIN, datetime.now(UTC))
+
+
+class WorkerBeside:
+    """A worker process beside the server, started again when it dies."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._keep_running, name="worker-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the worker return its run to the queue, and wait for its end."""
+        self._stopping.set()
+        self._process.terminate()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "app.worker", WITH_PARENT],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for the server, which then stops this
+        )
+
+    def _keep_running(self) -> None:
+        while True:
+            self._process.wait()
+            if self._stopping.wait(WORKER_RESTART_SECONDS):
+                return
+            console.print("[yellow]The training worker ended; starting another.[/]")
+            self._process = self._start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The audit log over HTTP."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from app.access.route import GuardedRoute
+from app.events import service
+from app.http import Page, PagingDep, SessionDep
+
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=GuardedRoute)
+
+EXAMPLE: JsonDict = {
+    "id": 42,
+    "at": "2026-11-23T08:00:00Z",
+    "actor": "admin",
+    "action": "model.promoted",
+    "subject": "models/flight-delays",
+    "request_id": "0f9b8c1d2e3f4a5b",
+    "detail": {"deployment": 3, "version": 2, "comment": "beats version 1 on June and July"},
+}
+
+
+class EventInfo(BaseModel):
+    """Who did what to which object, when, and in which request."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXAMPLE]})
+
+    id: int
+    at: datetime
+    actor: str = Field(description="The key's name, or the server's own process.")
+    action: str
+    subject: str
+    request_id: str | None
+    detail: dict[str, Any]
+
+
+@router.get("")
+def list_events(
+    session: SessionDep,
+    paging: PagingDep,
+    subject: Annotated[
+        str | None,
+        Query(description="An object's path; also finds what lies below it.", examples=["models/m"]),
+    ] = None,
+    action: Annotated[str | None, Query(examples=["model.promoted"])] = None,
+    actor: Annotated[str | None, Query(examples=["admin"])] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Not before this time.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Before this time.")] = None,
+) -> Page[EventInfo]:
+    """Every change that was ever made, newest first."""
+    rows, cursor = service.list_events(
+        session, paging, subject=subject, action=action, actor=actor, since=since, until=until
+    )
+    return Page(items=[EventInfo.model_validate(row) for row in rows], next=cursor)

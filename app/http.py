@@ -1,0 +1,314 @@
+"""The web's common ground: the request's transaction, pages, idempotency and errors."""
+
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Generic, TypeVar, cast
+
+import structlog
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, StringConstraints
+from sqlalchemy import Select, UniqueConstraint, select
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from app.db import Base, Database
+from app.errors import AppError, InputError, InvalidInput, pointer
+from app.owned import Scratch
+from app.store import Store
+
+log = structlog.get_logger()
+
+PROBLEM_TYPE = "application/problem+json"
+MAX_IDEMPOTENCY_KEY = 200
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A name that fits into a path: letters, digits, ``-`` and ``_``, at most 64 of them."""
+
+# ── The request's transaction ────────────────────────────────────────────────────────────────────
+
+
+def get_session(request: Request) -> Iterator[Session]:
+    """One transaction a request; a reading request takes no lock."""
+    database: Database = request.app.state.database
+    with database.session_scope(write=request.method not in ("GET", "HEAD")) as session:
+        request.state.session = session
+        yield session
+
+
+# scope="function": the commit comes before the answer, so a failed commit is never answered with 201.
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+# ── What the process holds open ──────────────────────────────────────────────────────────────────
+
+
+def get_database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def get_store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def get_scratch(request: Request) -> Scratch:
+    scratch: Scratch = request.app.state.scratch
+    return scratch
+
+
+# For operations that read files or wait: they open short transactions of their own.
+DatabaseDep = Annotated[Database, Depends(get_database)]
+StoreDep = Annotated[Store, Depends(get_store)]
+ScratchDep = Annotated[Scratch, Depends(get_scratch)]
+
+# ── Pages ────────────────────────────────────────────────────────────────────────────────────────
+
+T = TypeVar("T")
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list, and the cursor of the next page, which is null on the last."""
+
+    items: list[T]
+    next: str | None = Field(None, description="Pass as `cursor` to get the next page.")
+
+
+class Paging(BaseModel):
+    limit: int = Field(50, ge=1, le=500, description="Most items in one page.")
+    cursor: str | None = Field(None, pattern=r"^[0-9]{1,18}$", description="The `next` of the page before.")
+
+
+PagingDep = Annotated[Paging, Query()]
+
+
+def paginate(
+    session: Session, query: Select[T], key: InstrumentedAttribute[int], paging: Paging
+) -> tuple[Sequence[T], str | None]:
+    """The rows of one page, the newest (highest ``key``) first, and the cursor of the next."""
+    if paging.cursor is not None:
+        query = query.where(key < int(paging.cursor))
+    rows = session.scalars(query.order_by(key.desc()).limit(paging.limit + 1)).all()
+    if len(rows) <= paging.limit:
+        return rows, None
+    page = rows[: paging.limit]
+    return page, str(getattr(page[-1], key.key))
+
+
+# ── Idempotency ──────────────────────────────────────────────────────────────────────────────────
+
+
+class IdempotencyRecord(Base):
+    """The answer that a caller's ``Idempotency-Key`` got, written with what the request changed."""
+
+    __tablename__ = "idempotency_records"
+    __table_args__ = (UniqueConstraint("caller", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    caller: Mapped[str]
+    key: Mapped[str]
+    fingerprint: Mapped[str]
+    status: Mapped[int]
+    location: Mapped[str | None]
+    body: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class IdempotentRoute(APIRoute):
+    """Honours ``Idempotency-Key`` on every operation that creates (201 or 202) in the request's session.
+
+    The record commits in the transaction of the change, so a repeated request is answered from it or
+    not at all done twice. Of two simultaneous requests one meets the unique key and is answered 409.
+    An upload needs no record: its own digest makes it idempotent.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            key = request.headers.get("idempotency-key")
+            if key is None or request.method != "POST" or self.status_code not in (201, 202):
+                return await handler(request)
+            if not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
+                raise InvalidInput(
+                    "invalid_idempotency_key",
+                    f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters.",
+                )
+            caller = request.state.caller
+            body = await request.body() if self.body_field else b""
+            fingerprint = hashlib.sha256(f"{request.url.path}\n".encode() + body).hexdigest()
+            record = await run_in_threadpool(_find_record, request, caller.name, key)
+            if record is not None:
+                return _replay(record, fingerprint)
+            response = await handler(request)
+            session: Session | None = getattr(request.state, "session", None)
+            if session is not None and response.status_code < 300:
+                session.add(
+                    IdempotencyRecord(
+                        caller=caller.name,
+                        key=key,
+                        fingerprint=fingerprint,
+                        status=response.status_code,
+                        location=response.headers.get("location"),
+                        body=bytes(response.body),
+                        created_at=caller.now,
+                    )
+                )
+            return response
+
+        return handle
+
+
+def _find_record(request: Request, caller: str, key: str) -> IdempotencyRecord | None:
+    database: Database = request.app.state.database
+    with database.session_scope(write=False) as session:
+        return session.scalar(select(IdempotencyRecord).filter_by(caller=caller, key=key))
+
+
+def _replay(record: IdempotencyRecord, fingerprint: str) -> Response:
+    if record.fingerprint != fingerprint:
+        raise InvalidInput(
+            "idempotency_key_reused",
+            f"Idempotency-Key {record.key!r} was used with another request. Use a new key.",
+        )
+    headers = {"idempotent-replayed": "true"} | ({"location": record.location} if record.location else {})
+    return Response(record.body, record.status, headers, media_type="application/json")
+
+
+# ── Errors: RFC 9457 ─────────────────────────────────────────────────────────────────────────────
+
+
+class ProblemItem(BaseModel):
+    pointer: str = Field(description="JSON pointer to the fault.", examples=["/instances/0/distance"])
+    detail: str = Field(examples=["must be a number, not the string 'far'"])
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 describes it."""
+
+    type: str = Field(examples=["urn:roundhouse:error:invalid_input"])
+    title: str = Field(examples=["Unprocessable Entity"])
+    status: int = Field(examples=[422])
+    detail: str = Field(description="What is wrong, and the way out.")
+    code: str = Field(description="A stable name for programs.", examples=["invalid_input"])
+    request_id: str | None = Field(None, description="Names this request in the log and in events.")
+    errors: list[ProblemItem] | None = Field(None, description="Each fault of the input.")
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[InputError] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body: dict[str, Any] = {
+        "type": f"urn:roundhouse:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request.scope.get("state", {}).get("request_id"),
+    }
+    if errors:
+        body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
+    return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of an operation's possible errors."""
+    return {
+        status: {
+            "description": PROBLEM_DESCRIPTIONS[status],
+            "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+PROBLEM_DESCRIPTIONS = {
+    400: "The request is not well-formed HTTP or JSON.",
+    401: "No key, or a key that is unknown or revoked.",
+    403: "The key's role or model pattern does not allow this.",
+    404: "There is no such object.",
+    406: "The answer cannot be given in a format that `Accept` names.",
+    409: "The object is not in the state that the request assumes.",
+    413: "The body is larger than the server's limit.",
+    415: "The body's content type is not one that is read here.",
+    422: "The input is wrong; `errors` points to each fault.",
+    503: "The server cannot do this now; try again.",
+}
+
+
+async def _app_error(request: Request, error: Exception) -> Response:
+    error = cast("AppError", error)
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+    return problem(request, error.status, error.code, error.detail, errors=error.errors, headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    faults = [_input_error(fault) for fault in cast("RequestValidationError", error).errors()]
+    detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults[:3])
+    return problem(request, 422, "invalid_input", f"The request is wrong: {detail}", errors=faults)
+
+
+def _input_error(fault: dict[str, Any]) -> InputError:
+    place, *path = fault["loc"]
+    if fault["type"] == "json_invalid":
+        return InputError("", f"The body is not JSON: {fault['ctx']['error']} at byte {path[0]}")
+    # Pydantic names the branch of a union it tried, such as "list[str]"; that is no place in the body.
+    steps = [step for step in path if isinstance(step, int) or step.isidentifier() or place != "body"]
+    return InputError(pointer(*([] if place == "body" else [place]), *steps), fault["msg"])
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+    details = {
+        404: f"There is nothing at {request.url.path}. See /docs for what there is.",
+        405: f"{request.method} is not possible at {request.url.path}. See /docs.",
+        413: "The body is larger than this server's limit (ROUNDHOUSE_MAX_REQUEST_BYTES).",
+    }
+    return problem(
+        request,
+        error.status_code,
+        codes.get(error.status_code, HTTPStatus(error.status_code).name.lower()),
+        details.get(error.status_code, str(error.detail)),
+        headers=dict(error.headers or {}),
+    )
+
+
+async def _integrity_error(request: Request, error: Exception) -> Response:
+    # The rules check first and answer precisely; what arrives here has lost a race with another request.
+    log.warning("lost_race", error=str(cast("IntegrityError", error).orig))
+    detail = "Another request changed the same object at the same time. Repeat the request."
+    return problem(request, 409, "concurrent_change", detail)
+
+
+async def _operational_error(request: Request, error: Exception) -> Response:
+    log.error("database_unavailable", error=str(cast("OperationalError", error).orig))
+    detail = "The database did not answer. Nothing was changed; try again."
+    return problem(request, 503, "database_unavailable", detail, headers={"retry-after": "1"})
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("unexpected_error", path=request.url.path, exc_info=error)
+    detail = "This is a fault of the server. Its log has the reason under the request id."
+    return problem(request, 500, "internal_error", detail)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(IntegrityError, _integrity_error)
+    app.add_exception_handler(OperationalError, _operational_error)
+    app.add_exception_handler(Exception, _unexpected)

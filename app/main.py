@@ -1,0 +1,256 @@
+"""The web application, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from app import telemetry
+from app.access.caller import Caller
+from app.access.key_ring import KeyRing
+from app.access.policy import POLICY, Permission, Role, roles_with
+from app.access.route import GuardedRoute
+from app.datasets.router import router as datasets_router
+from app.datasets.router import upload_router
+from app.db import Database
+from app.events.router import router as events_router
+from app.http import Problem, add_error_handlers, problem_responses
+from app.keys.router import router as keys_router
+from app.monitoring.router import feedback_router, history_router
+from app.monitoring.router import router as monitoring_router
+from app.owned import Scratch
+from app.registry.router import router as registry_router
+from app.serving.journal import Journal
+from app.serving.live import LiveTable
+from app.serving.predicting import Predicting
+from app.serving.prediction_ids import PredictionIds, ensure_signing_key
+from app.serving.router import predictions_router
+from app.serving.router import router as serving_router
+from app.settings import Settings
+from app.store import Store
+from app.training.router import algorithms_router
+from app.training.router import router as training_router
+
+SUMMARY = "One self-hosted server for the whole life of a tabular machine-learning model."
+DESCRIPTION = """
+Upload a data version → train → evaluate → promote → predict → send feedback → watch for drift → retrain →
+promote, or roll back. Follow the sections below from top to bottom to run the loop by hand: press
+**Authorize**, paste your key, and use *Try it out*.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Lists are pages: pass `next` as
+`cursor`. Any POST that creates may carry an `Idempotency-Key` and then be repeated safely.
+"""
+
+TAGS = {
+    "datasets": "1 · Upload data. A version is immutable, and named by the digest of its bytes.",
+    "training": "2 · Train a model on a data version, and follow the run.",
+    "models": "3 · See what came out: versions, their signature and their evaluation.",
+    "deployments": "4 · Promote a version into service, or roll back. Nothing is overwritten.",
+    "predictions": "5 · Predict. Every row is recorded under an id.",
+    "feedback": "6 · Tell what came true.",
+    "monitoring": "7 · Watch drift and performance; then train again on newer data.",
+    "events": "Who changed what, and when.",
+    "keys": "API keys and their roles.",
+    "operations": "For those who run the server.",
+}
+
+operations = APIRouter(tags=["operations"], route_class=GuardedRoute)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application over ``settings``, by default those of the environment."""
+    settings = settings or Settings()
+    telemetry.configure_logging(settings.log_format)
+    app = FastAPI(
+        title="Roundhouse",
+        summary=SUMMARY,
+        description=DESCRIPTION,
+        version=version("roundhouse"),
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        lifespan=_lifespan,
+        max_body_size=settings.max_request_bytes,
+        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    add_error_handlers(app)
+    app.add_middleware(telemetry.RequestTelemetry)
+    app.include_router(datasets_router)
+    app.include_router(upload_router, max_body_size=settings.max_upload_bytes)
+    for router in (
+        training_router,
+        algorithms_router,
+        serving_router,
+        registry_router,
+        predictions_router,
+        feedback_router,
+        history_router,
+        monitoring_router,
+        events_router,
+        keys_router,
+        operations,
+    ):
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state, settings = app.state, app.state.settings
+    state.database = Database(settings.sqlalchemy_url)
+    if not await run_in_threadpool(state.database.schema_is_current):
+        raise RuntimeError("The database's schema is not this version's. Run `roundhouse migrate` first.")
+    state.store = Store(settings.store_url, folder=settings.home / "objects", scratch=settings.scratch)
+    state.scratch = Scratch(settings.scratch)
+    state.key_ring = KeyRing(state.database)
+    state.live = LiveTable(state.database, state.store, poll_seconds=settings.live_poll_seconds)
+    journal = Journal(
+        settings.journal,
+        state.database,
+        state.store,
+        state.scratch,
+        seal_seconds=settings.journal_seal_seconds,
+    )
+    with state.database.session_scope() as session:
+        secret = ensure_signing_key(session, Caller("server", Role.ADMIN, datetime.now(UTC)))
+    state.predicting = Predicting(
+        state.live, journal, PredictionIds(secret), max_instances=settings.max_instances
+    )
+    await run_in_threadpool(state.live.start)
+    journal.start()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(state.live.stop)
+        await run_in_threadpool(journal.stop)
+        state.scratch.close()
+        state.database.dispose()
+
+
+# ── Operations ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Liveness(BaseModel):
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """``ready`` when the database and the store answer and the deployed versions are loaded."""
+
+    model_config = {
+        "json_schema_extra": {
+            "examples": [
+                {"status": "ready", "database": "ok", "store": "ok", "models": "ok", "journal": "ok"}
+            ]
+        }
+    }
+
+    status: str
+    database: str
+    store: str
+    models: str
+    journal: str
+
+
+@operations.get("/livez")
+async def livez() -> Liveness:
+    """Whether the process answers. Touches nothing else."""
+    return Liveness()
+
+
+@operations.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready, and why."}})
+def readyz(request: Request, response: Response) -> Readiness:
+    """Whether this process can serve. A journal in trouble is told here and never stops the serving."""
+    state = request.app.state
+    database, store = _check(state.database.ping), _check(state.store.ping)
+    models = "; ".join(state.live.problems()) or "ok"
+    ready = database == store == models == "ok"
+    if not ready:
+        response.status_code = 503
+    return Readiness(
+        status="ready" if ready else "not ready",
+        database=database,
+        store=store,
+        models=models,
+        journal=state.predicting.journal.problem or "ok",
+    )
+
+
+def _check(ping: Any) -> str:
+    try:
+        ping()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return "ok"
+
+
+@operations.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus's text form.", "content": {"text/plain": {}}}},
+)
+def metrics() -> Response:
+    """Counters and histograms for Prometheus."""
+    return Response(telemetry.render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+# ── OpenAPI ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with what the policy and the error handlers know added to every operation."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            tags=app.openapi_tags,
+            routes=app.routes,
+        )
+        components = document["components"]
+        components["schemas"]["Problem"] = Problem.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        components["schemas"] |= components["schemas"]["Problem"].pop("$defs")
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(unused, None)
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations_at in document["paths"].items():
+            for method, operation in operations_at.items():
+                _complete(operation, method, POLICY.get((method.upper(), path), ()))
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permission, ...]) -> None:
+    statuses = {422} if operation.get("parameters") or "requestBody" in operation else set()
+    operation["responses"].pop("422", None)
+    if Permission.PUBLIC not in permissions:
+        roles = ", ".join(f"`{role}`" for role in roles_with(permissions))
+        operation["description"] = f"{operation.get('description', '')}\n\nRoles: {roles}."
+        operation["security"] = [{"key": []}]
+        statuses |= {401, 403, 503}
+    if "requestBody" in operation:
+        statuses |= {400, 413}
+    if method == "post" and {"201", "202"} & operation["responses"].keys():
+        statuses |= {409, 422}
+        operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+    described = {str(status): response for status, response in problem_responses(*statuses).items()}
+    operation["responses"] = dict(sorted((described | operation["responses"]).items()))
+
+
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeat the request with the same key to get the first answer again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}

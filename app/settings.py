@@ -1,0 +1,81 @@
+"""The settings: the one place that reads the environment. ``docs/settings.md`` explains each."""
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEGABYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Every setting of the server, read from ``ROUNDHOUSE_*`` variables and never changed after."""
+
+    model_config = SettingsConfigDict(env_prefix="ROUNDHOUSE_", frozen=True, extra="forbid")
+
+    home: Path = Field(
+        Path("models_store"), description="The folder of the database, the objects and the journal."
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL of a PostgreSQL database; empty means SQLite in the home folder."
+    )
+    store_url: str = Field(
+        "",
+        description="Object store (`s3://bucket/prefix`, `gs://…`, `az://…`); empty means a folder in "
+        "the home. Credentials come from the cloud's usual variables, such as `AWS_ACCESS_KEY_ID`.",
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="The first admin key. Without it the first start makes one and prints it once."
+    )
+    no_auth: bool = Field(
+        False, description="Let everybody do everything, for exploration; only on a loopback address."
+    )
+    max_request_bytes: int = Field(
+        32 * MEGABYTE, gt=0, description="Largest body of a request other than an upload, in bytes."
+    )
+    max_upload_bytes: int = Field(
+        16 * 1024 * MEGABYTE, gt=0, description="Largest uploaded data file, in bytes."
+    )
+    max_instances: int = Field(10_000, gt=0, description="Most rows in one predict request.")
+    live_poll_seconds: float = Field(
+        0.3, gt=0, le=1, description="How often a server process looks for new deployments, in seconds."
+    )
+    journal_seal_seconds: float = Field(
+        10,
+        gt=0,
+        description="How often recorded predictions are sealed into Parquet segments, in seconds.",
+    )
+    lease_seconds: float = Field(
+        30, ge=2, description="How long a silent worker keeps its training run, in seconds."
+    )
+    run_attempts: int = Field(
+        3,
+        ge=1,
+        description="How often a training run is tried before a lost worker counts as its failure.",
+    )
+    run_time_limit_seconds: float = Field(
+        4 * 3600, gt=0, description="Longest time one fit may take, in seconds."
+    )
+    run_memory_limit_bytes: int = Field(
+        8 * 1024 * MEGABYTE, gt=0, description="Most memory (RSS) one fit may use, in bytes."
+    )
+    shutdown_seconds: int = Field(
+        30, ge=1, description="How long a stopping server waits for running requests, in seconds."
+    )
+    log_format: str = Field(
+        "auto", pattern="^(auto|json|console)$", description="`json`, `console`, or `auto`: by terminal."
+    )
+
+    @cached_property
+    def sqlalchemy_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'registry.db'}"
+
+    @property
+    def scratch(self) -> Path:
+        """Working files of this machine; nothing in it outlives its process."""
+        return self.home / "scratch"
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal"

@@ -1,0 +1,27 @@
+"""Every room's tables, imported: what the migrations are compared with."""
+
+from app.access.models import ApiKey
+from app.datasets.models import Dataset, DatasetVersion
+from app.events.models import Event
+from app.http import IdempotencyRecord
+from app.monitoring.models import Feedback
+from app.registry.models import Alias, Model, ModelVersion
+from app.serving.models import Deployment, DeploymentSlot, PredictionSegment, SigningKey
+from app.training.models import TrainingRun
+
+__all__ = [
+    "Alias",
+    "ApiKey",
+    "Dataset",
+    "DatasetVersion",
+    "Deployment",
+    "DeploymentSlot",
+    "Event",
+    "Feedback",
+    "IdempotencyRecord",
+    "Model",
+    "ModelVersion",
+    "PredictionSegment",
+    "SigningKey",
+    "TrainingRun",
+]

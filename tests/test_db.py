@@ -1,0 +1,112 @@
+"""The schema: what the migrations build is what the models say, on both engines."""
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, select, text
+from sqlalchemy.exc import IntegrityError
+
+import app.tables  # noqa: F401 - every room's tables
+from app.datasets.models import Dataset, DatasetVersion
+from app.db import Base, Database, alembic_config
+
+NOW = datetime(2026, 11, 23, 8, 30, 15, 123456, tzinfo=UTC)
+
+
+def a_dataset(name: str) -> Dataset:
+    return Dataset(name=name, description="", created_by="tests", created_at=NOW)
+
+
+def test_migrations_build_exactly_what_the_models_declare(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_downgrade_takes_everything_away_and_upgrade_brings_it_back(database: Database) -> None:
+    with database.engine.connect() as connection, connection.begin():
+        command.downgrade(alembic_config(connection), "base")
+    assert not database.schema_is_current()
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.migrate()
+    assert database.schema_is_current()
+    assert set(inspect(database.engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_processes_that_migrate_at_the_same_time_wait_for_each_other(database_url: str) -> None:
+    databases = [Database(database_url) for _ in range(3)]
+    threads = [threading.Thread(target=database.migrate) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(database.schema_is_current() for database in databases)
+    for database in databases:
+        database.dispose()
+
+
+def test_a_moment_keeps_its_microseconds_and_its_zone(database: Database) -> None:
+    with database.session_scope() as session:
+        session.add(a_dataset("flights"))
+    with database.session_scope(write=False) as session:
+        assert session.scalars(select(Dataset.created_at)).one() == NOW
+
+
+def test_a_moment_without_zone_is_refused(database: Database) -> None:
+    dataset = a_dataset("flights")
+    dataset.created_at = NOW.replace(tzinfo=None)
+    with pytest.raises(Exception, match="has no time zone"), database.session_scope() as session:
+        session.add(dataset)
+
+
+def test_foreign_keys_are_enforced(database: Database) -> None:
+    orphan = DatasetVersion(
+        dataset_id=4711, dataset="?", number=1, media_type="text/csv", digest="sha256:0", size=1,
+        parquet_digest="sha256:1", rows=1, columns=[], created_by="tests", created_at=NOW,
+    )  # fmt: skip
+    with pytest.raises(IntegrityError), database.session_scope() as session:
+        session.add(orphan)
+
+
+def test_an_exception_rolls_the_whole_transaction_back(database: Database) -> None:
+    with pytest.raises(LookupError), database.session_scope() as session:
+        session.add(a_dataset("flights"))
+        session.flush()
+        raise LookupError
+    with database.session_scope(write=False) as session:
+        assert session.scalars(select(Dataset)).all() == []
+
+
+def test_transactions_that_read_and_then_write_do_not_fail_each_other(database: Database) -> None:
+    failures: list[Exception] = []
+
+    def add(name: str) -> None:
+        try:
+            for number in range(10):
+                with database.session_scope() as session:
+                    session.scalars(select(Dataset)).all()
+                    session.add(a_dataset(f"{name}-{number}"))
+        except Exception as error:  # noqa: BLE001 - the test shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with database.session_scope(write=False) as session:
+        assert len(session.scalars(select(Dataset)).all()) == 40
+
+
+def test_sqlite_runs_in_wal_mode_with_a_busy_timeout(tmp_path_factory: pytest.TempPathFactory) -> None:
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('wal') / 'registry.db'}")
+    with database.engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 20_000
+    database.dispose()
