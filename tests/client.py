@@ -18,7 +18,11 @@ PATIENCE_SECONDS = 90
 
 
 class Client(httpx.Client):
-    """An admin's client; ``as_role`` makes others."""
+    """An admin's client; ``as_role`` makes others, which close with it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._made: list[Client] = []
 
     @classmethod
     def of(cls, url: str, settings: Settings) -> Self:
@@ -33,11 +37,22 @@ class Client(httpx.Client):
         name = f"{role}-{random.randrange(10**9)}"
         made = self.post("/v1/keys", json={"name": name, "role": role, "models": models})
         assert made.status_code == 201, made.text
-        return Client(
+        client = Client(
             base_url=self.base_url,
             headers={"authorization": f"Bearer {made.json()['key']}"},
             timeout=PATIENCE_SECONDS,
         )
+        self._made.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._made:
+            client.close()
+        super().close()
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+        super().__exit__(*error)
 
     def add_dataset(self, name: str, content: bytes, media_type: str = "text/csv") -> dict[str, Any]:
         """Create a dataset with one version, and return that."""

@@ -90,7 +90,7 @@ def test_transactions_that_read_and_then_write_do_not_fail_each_other(database: 
                 with database.session_scope() as session:
                     session.scalars(select(Dataset)).all()
                     session.add(a_dataset(f"{name}-{number}"))
-        except Exception as error:  # noqa: BLE001 - the test shows it
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]

@@ -1,0 +1,159 @@
+"""How well predictions agree with what came true: metrics for each task.
+
+Every function works on class indices, never on labels, and leaves out a metric that the sample does not
+define rather than answer with a stand-in.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from app.registry.signature import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Which way a metric points, and the tasks that have it."""
+
+    greater_is_better: bool
+    tasks: tuple[Task, ...]
+
+
+_BINARY = (Task.BINARY,)
+_MULTICLASS = (Task.MULTICLASS,)
+_REGRESSION = (Task.REGRESSION,)
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(greater_is_better=True, tasks=_BINARY + _MULTICLASS),
+    "balanced_accuracy": Metric(greater_is_better=True, tasks=_BINARY + _MULTICLASS),
+    "precision": Metric(greater_is_better=True, tasks=_BINARY),
+    "recall": Metric(greater_is_better=True, tasks=_BINARY),
+    "f1": Metric(greater_is_better=True, tasks=_BINARY),
+    "f1_macro": Metric(greater_is_better=True, tasks=_MULTICLASS),
+    "roc_auc": Metric(greater_is_better=True, tasks=_BINARY),
+    "average_precision": Metric(greater_is_better=True, tasks=_BINARY),
+    "roc_auc_ovr": Metric(greater_is_better=True, tasks=_MULTICLASS),
+    "log_loss": Metric(greater_is_better=False, tasks=_BINARY + _MULTICLASS),
+    "brier_score": Metric(greater_is_better=False, tasks=_BINARY),
+    "rmse": Metric(greater_is_better=False, tasks=_REGRESSION),
+    "mae": Metric(greater_is_better=False, tasks=_REGRESSION),
+    "median_absolute_error": Metric(greater_is_better=False, tasks=_REGRESSION),
+    "mape": Metric(greater_is_better=False, tasks=_REGRESSION),
+    "r2": Metric(greater_is_better=True, tasks=_REGRESSION),
+}
+
+DEFAULT_METRIC = {Task.BINARY: "roc_auc", Task.MULTICLASS: "log_loss", Task.REGRESSION: "rmse"}
+
+
+def evaluate(
+    task: Task,
+    actual: NDArray[Any],
+    predicted: NDArray[Any],
+    probabilities: NDArray[np.float64] | None = None,
+) -> dict[str, float]:
+    """The metrics of ``predicted`` against ``actual``, by name.
+
+    ``actual`` and ``predicted`` have shape (n,), n ≥ 1: class indices for classifiers (1 is the positive
+    class of a binary one), values for regression. ``probabilities`` has shape (n, classes). A metric that
+    the sample does not define is left out: those of probabilities without them, roc_auc and
+    average_precision where a class is absent, r2 where the actual values do not vary, mape where one is 0,
+    any that overflows.
+    """
+    match task:
+        case Task.BINARY:
+            return _binary(actual, predicted, probabilities)
+        case Task.MULTICLASS:
+            return _multiclass(actual, predicted, probabilities)
+        case Task.REGRESSION:
+            return _regression(actual, predicted)
+
+
+def confusion_matrix(actual: NDArray[Any], predicted: NDArray[Any], n_classes: int) -> list[list[int]]:
+    """Counts of shape (n_classes, n_classes): row the actual class, column the predicted one."""
+    counts: list[list[int]] = _confusion(actual, predicted, n_classes).tolist()
+    return counts
+
+
+def _confusion(actual: NDArray[Any], predicted: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    cells = actual.astype(np.int64) * n_classes + predicted.astype(np.int64)
+    return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def _binary(
+    actual: NDArray[Any], predicted: NDArray[Any], probabilities: NDArray[np.float64] | None
+) -> dict[str, float]:
+    confusion = _confusion(actual, predicted, 2)
+    hits, misses, false_alarms = (int(confusion[cell]) for cell in ((1, 1), (1, 0), (0, 1)))
+    metrics = _shared(confusion) | {
+        "precision": _ratio(hits, hits + false_alarms),
+        "recall": _ratio(hits, hits + misses),
+        "f1": _ratio(2 * hits, 2 * hits + misses + false_alarms),
+    }
+    if probabilities is None:
+        return metrics
+    positive = probabilities[:, 1]
+    if np.unique(actual).size == 2:
+        metrics["roc_auc"] = float(roc_auc_score(actual, positive))
+        metrics["average_precision"] = float(average_precision_score(actual, positive))
+    metrics["log_loss"] = _log_loss(actual, probabilities)
+    metrics["brier_score"] = float(np.mean((positive - actual) ** 2))
+    return metrics
+
+
+def _multiclass(
+    actual: NDArray[Any], predicted: NDArray[Any], probabilities: NDArray[np.float64] | None
+) -> dict[str, float]:
+    n_classes = 1 + int(max(actual.max(), predicted.max()))
+    confusion = _confusion(actual, predicted, n_classes)
+    seen = confusion.sum(axis=0) + confusion.sum(axis=1)
+    f1 = 2 * confusion.diagonal()[seen > 0] / seen[seen > 0]
+    metrics = _shared(confusion) | {"f1_macro": float(f1.mean())}
+    if probabilities is None:
+        return metrics
+    metrics["log_loss"] = _log_loss(actual, probabilities)
+    classes = range(probabilities.shape[1])
+    if np.unique(actual).size == len(classes):
+        areas = [roc_auc_score(actual == index, probabilities[:, index]) for index in classes]
+        metrics["roc_auc_ovr"] = float(np.mean(areas))
+    return metrics
+
+
+def _shared(confusion: NDArray[np.int64]) -> dict[str, float]:
+    """Accuracy, and the mean recall of the classes that the sample holds."""
+    support = confusion.sum(axis=1)
+    recalls = confusion.diagonal()[support > 0] / support[support > 0]
+    return {
+        "accuracy": float(confusion.trace() / confusion.sum()),
+        "balanced_accuracy": float(recalls.mean()),
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    # No prediction or no case of the positive class: 0, as scikit-learn's zero_division=0.
+    return part / whole if whole else 0.0
+
+
+def _log_loss(actual: NDArray[Any], probabilities: NDArray[np.float64]) -> float:
+    """Mean negative log-likelihood; a probability of 0 counts as the machine epsilon, as in scikit-learn."""
+    given = probabilities[np.arange(len(actual)), actual.astype(np.int64)]
+    return float(-np.log(np.clip(given, np.finfo(np.float64).eps, 1.0)).mean() + 0.0)
+
+
+def _regression(actual: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = np.abs(predicted - actual)
+        squares = np.sum(errors**2)
+        metrics = {
+            "rmse": np.sqrt(squares / len(actual)),
+            "mae": errors.mean(),
+            "median_absolute_error": np.median(errors),
+        }
+        if not np.any(actual == 0):
+            metrics["mape"] = np.mean(errors / np.abs(actual))
+        spread = np.sum((actual - actual.mean()) ** 2)
+        if spread > 0:
+            metrics["r2"] = 1 - squares / spread
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}

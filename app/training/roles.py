@@ -1,0 +1,473 @@
+"""What the columns of a table are to a model: the target with its task, the features with their roles.
+
+Inference looks at aggregates over every row; the training spec has the last word. Each way in which a spec
+and a table do not fit is refused here, for the request handler and the trainer alike.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from app.columns import ColumnType
+from app.errors import InputError, InvalidInput, pointer
+from app.registry.signature import Feature, Role, Signature, Task, format_time
+from app.training.catalogue import CLASSIFICATION, algorithm
+from app.training.evaluation import DEFAULT_METRIC, METRICS
+from app.training.matrix import number, open_table, present, table_types
+from app.training.spec import FeatureOverride, TrainingSpec, refusal
+
+MIN_LABELLED_ROWS = 20
+MAX_CLASSES = 1000
+MAX_CATEGORIES = 1000
+
+MAX_INTEGER_CLASSES = 20
+MAX_INTEGER_CLASS_SHARE = 0.05
+
+LARGEST_NUMBER = 1e150
+"""The squares of greater numbers, or their sums, overflow a float64."""
+
+EARLIEST_TIME = -62_135_596_800.0  # 0001-01-01T00:00:00Z
+LATEST_TIME = 253_402_300_799.999999  # 9999-12-31T23:59:59.999999Z
+
+Columns = Mapping[str, ColumnType]
+"""The type of each column of a table, by name."""
+
+_TIMES = (ColumnType.DATE, ColumnType.DATETIME)
+
+# The first role of a type is the one that is inferred.
+_ROLES: dict[ColumnType, tuple[Role, ...]] = {
+    ColumnType.INTEGER: (Role.NUMERIC, Role.CATEGORICAL),
+    ColumnType.NUMBER: (Role.NUMERIC,),
+    ColumnType.BOOLEAN: (Role.BOOLEAN, Role.CATEGORICAL),
+    ColumnType.STRING: (Role.CATEGORICAL,),
+    ColumnType.DATE: (Role.DATETIME,),
+    ColumnType.DATETIME: (Role.DATETIME,),
+}
+
+_TASKS: dict[ColumnType, tuple[Task, ...]] = {
+    ColumnType.INTEGER: tuple(Task),
+    ColumnType.NUMBER: tuple(Task),
+    ColumnType.BOOLEAN: (Task.BINARY,),
+    ColumnType.STRING: CLASSIFICATION,
+    ColumnType.DATE: (),
+    ColumnType.DATETIME: (),
+}
+
+_IDENTIFIER_NAME = re.compile(r"(^|[_\s.-])[iI][dD]$|[a-z]I[dD]$")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSpec:
+    """A training spec with every default and inference made explicit for one table.
+
+    ``dropped`` gives, by column, the reason why it is not a feature. ``labelled`` and ``without_target``
+    count rows. ``time_column`` orders the rows (validation by time only). ``notes`` are sentences for the
+    caller.
+    """
+
+    signature: Signature
+    dropped: dict[str, str]
+    labelled: int
+    without_target: int
+    time_column: str | None
+    metric: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Aggregates of a column over every row; the range is NaN for strings and where all is null."""
+
+    present: int
+    nulls: int
+    distinct: int
+    minimum: float
+    maximum: float
+
+
+def check_spec(columns: Columns, spec: TrainingSpec) -> None:
+    """Refuse, from names and types alone, a spec that no data in these columns could satisfy.
+
+    Raises InvalidInput with JSON pointers into the spec.
+    """
+    _check_target(columns, spec)
+    _check_algorithm(spec, spec.task)
+    _check_metric(spec, spec.task)
+    _check_features(columns, spec)
+    _time_column(columns, spec)
+
+
+def resolve_spec(parquet: Path, spec: TrainingSpec) -> ResolvedSpec:
+    """Infer the task and every column's role from the table, under the spec.
+
+    Raises InvalidInput with JSON pointers into the spec: all that ``check_spec`` refuses, and targets,
+    features and orders that the data rules out.
+    """
+    with open_table(parquet) as connection:
+        columns = table_types(connection)
+        check_spec(columns, spec)
+        facts = _facts(connection, spec.target, columns[spec.target])
+        task, classes = _target(connection, columns, spec, facts)
+        _check_algorithm(spec, task)
+        _check_metric(spec, task)
+        features, dropped = _features(connection, columns, spec)
+        time_column = _time_column(columns, spec)
+        if time_column is not None:
+            _check_order(connection, columns, spec.target, time_column)
+    notes = []
+    if facts.nulls:
+        notes.append(f"{facts.nulls} rows without a value of {spec.target!r} were left out.")
+    if task is Task.REGRESSION and spec.task is None and facts.distinct == 2:
+        notes.append(
+            f"The target {spec.target!r} has two values but is of type number, so that this is a "
+            'regression; for two classes set "task" to "binary".'
+        )
+    return ResolvedSpec(
+        signature=Signature(
+            features=tuple(features),
+            ignored=tuple(dropped),
+            target=spec.target,
+            target_type=columns[spec.target],
+            task=task,
+            classes=classes,
+        ),
+        dropped=dropped,
+        labelled=facts.present,
+        without_target=facts.nulls,
+        time_column=time_column,
+        metric=spec.metric or DEFAULT_METRIC[task],
+        notes=tuple(notes),
+    )
+
+
+def _check_target(columns: Columns, spec: TrainingSpec) -> None:
+    if spec.target not in columns:
+        raise refusal(
+            "unknown_target",
+            ("target",),
+            f"The data has no column {spec.target!r}{_near(spec.target, columns)}",
+        )
+    type_ = columns[spec.target]
+    fitting = _TASKS[type_]
+    if not fitting:
+        raise refusal(
+            "unusable_target",
+            ("target",),
+            f"The target {spec.target!r} is a {type_}; it must be a boolean, string, integer or number.",
+        )
+    if spec.task is not None and spec.task not in fitting:
+        raise refusal(
+            "unfit_task",
+            ("task",),
+            f"The target {spec.target!r} is of type {type_}, which {spec.task} cannot learn; its tasks are: "
+            f"{', '.join(fitting)}.",
+        )
+
+
+def _check_algorithm(spec: TrainingSpec, task: Task | None) -> None:
+    if spec.algorithm == "auto":
+        if spec.params:
+            raise refusal(
+                "invalid_parameter",
+                ("params",),
+                'The algorithm "auto" takes no parameters: name an algorithm, or send no params.',
+            )
+        return
+    chosen = algorithm(spec.algorithm)
+    if task is None:
+        chosen.complete(spec.params)
+    else:
+        chosen.make(task, spec.params, spec.seed)
+
+
+def _check_metric(spec: TrainingSpec, task: Task | None) -> None:
+    fitting = [name for name, metric in METRICS.items() if task is None or task in metric.tasks]
+    if spec.metric is not None and spec.metric not in fitting:
+        of_task = f" for {task}" if task else ""
+        raise refusal(
+            "unknown_metric",
+            ("metric",),
+            f"There is no metric {spec.metric!r}{of_task}; choose one of {', '.join(fitting)}.",
+        )
+
+
+def _check_features(columns: Columns, spec: TrainingSpec) -> None:
+    """Refuse unknown names, the target as a feature, names given twice, and roles that a type rules out."""
+    if spec.features is None:
+        return
+    errors = []
+    seen = set[str]()
+    for position, name in enumerate(spec.features):
+        at = pointer("features", position if isinstance(spec.features, list) else name)
+        if name not in columns:
+            errors.append(InputError(at, f"The data has no column {name!r}{_near(name, columns)}"))
+        elif name == spec.target:
+            errors.append(InputError(at, f"{name!r} is the target; it cannot be a feature too."))
+        elif name in seen:
+            errors.append(InputError(at, f"{name!r} is named twice."))
+        elif isinstance(spec.features, dict):
+            role = spec.features[name].role
+            possible = _ROLES[columns[name]]
+            if isinstance(role, Role) and role not in possible:
+                errors.append(
+                    InputError(
+                        pointer("features", name, "role"),
+                        f"{name!r} is of type {columns[name]}, which cannot be {role}; its roles are: "
+                        f"{', '.join(possible)}, drop.",
+                    )
+                )
+        seen.add(name)
+    if errors:
+        raise InvalidInput("invalid_features", errors[0].detail, errors=errors)
+
+
+def _time_column(columns: Columns, spec: TrainingSpec) -> str | None:
+    """The column that orders the rows; None where validation is random."""
+    at = ("validation", "time_column")
+    name = spec.validation.time_column
+    if spec.validation.method == "random":
+        if name is not None:
+            raise refusal(
+                "invalid_time_column", at, 'A time_column goes with the method "time", not with "random".'
+            )
+        return None
+    times = [column for column, type_ in columns.items() if type_ in _TIMES and column != spec.target]
+    if name is None:
+        if len(times) == 1:
+            return times[0]
+        held = f"has {', '.join(times)}" if times else "has no date or datetime column"
+        raise refusal(
+            "invalid_time_column",
+            at,
+            f"Name the column that orders the rows in time: the data {held}.",
+        )
+    if name not in columns:
+        raise refusal("invalid_time_column", at, f"The data has no column {name!r}{_near(name, columns)}")
+    if columns[name] not in (*_TIMES, ColumnType.INTEGER, ColumnType.NUMBER):
+        raise refusal(
+            "invalid_time_column",
+            at,
+            f"{name!r} is of type {columns[name]}; rows are ordered by a date, datetime or numeric column.",
+        )
+    return name
+
+
+def _near(name: str, columns: Columns) -> str:
+    """The end of a sentence about an unknown column: the names that the caller may have meant."""
+    folded = {column.casefold(): column for column in columns}
+    close = [repr(folded[match]) for match in get_close_matches(name.casefold(), folded)]
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; its columns are {', '.join(columns)}." if len(columns) <= 30 else "."
+
+
+def _facts(connection: duckdb.DuckDBPyConnection, name: str, type_: ColumnType) -> _Facts:
+    value = present(name, type_)
+    size = "NULL" if type_ is ColumnType.STRING else number(name, type_)
+    return _Facts(
+        *_aggregates(
+            connection,
+            f"count({value}), count(*) - count({value}), count(DISTINCT {value}), "
+            f"coalesce(min({size})::DOUBLE, 'NaN'::DOUBLE), coalesce(max({size})::DOUBLE, 'NaN'::DOUBLE)",
+        )
+    )
+
+
+def _aggregates(connection: duckdb.DuckDBPyConnection, expressions: str) -> tuple[Any, ...]:
+    row = connection.execute(f"SELECT {expressions} FROM data").fetchone()  # noqa: S608 - names are quoted
+    if row is None:
+        raise AssertionError("an aggregate without groups is one row")
+    return row
+
+
+def _target(
+    connection: duckdb.DuckDBPyConnection, columns: Columns, spec: TrainingSpec, facts: _Facts
+) -> tuple[Task, tuple[bool | int | float | str, ...] | None]:
+    """The task, and the classes in order; None for a regression."""
+    name, type_ = spec.target, columns[spec.target]
+
+    def unusable(detail: str) -> InvalidInput:
+        return refusal("unusable_target", ("target",), f"The target {name!r} {detail}")
+
+    if not facts.present:
+        raise unusable("is null in every row; choose a column that holds the outcome.")
+    if facts.distinct == 1:
+        raise unusable("holds the same value in every row: there is nothing to learn.")
+    if facts.present < MIN_LABELLED_ROWS:
+        raise refusal(
+            "too_few_rows",
+            ("target",),
+            f"The data has {facts.present} rows with a value of {name!r}; training takes at least "
+            f"{MIN_LABELLED_ROWS}. Add rows to the dataset.",
+        )
+    task = spec.task or _inferred_task(type_, facts)
+    if task is Task.REGRESSION:
+        _check_range(name, type_, facts, ("target",), "choose another target, or mend the data.")
+        return task, None
+    if facts.distinct > MAX_CLASSES:
+        raise unusable(f"has {facts.distinct} classes; at most {MAX_CLASSES} can be learnt.")
+    if (task is Task.BINARY) != (facts.distinct == 2):
+        fitting = Task.BINARY if facts.distinct == 2 else Task.MULTICLASS
+        raise refusal(
+            "unfit_task",
+            ("task",),
+            f"The target {name!r} has {facts.distinct} classes, which is {fitting}, not {task}.",
+        )
+    counts = _counts(connection, name, type_)
+    lonely = [repr(value) for value, count in counts if count == 1]
+    if lonely:
+        raise unusable(
+            "has classes with a single row, which cannot be both learnt and tested: "
+            f"{', '.join(lonely[:5])}{', …' if len(lonely) > 5 else ''}. Add rows of them, merge them with "
+            "others or remove them."
+        )
+    return task, tuple(sorted(value for value, _ in counts))
+
+
+def _inferred_task(type_: ColumnType, facts: _Facts) -> Task:
+    two = facts.distinct == 2
+    few = facts.distinct <= min(MAX_INTEGER_CLASSES, MAX_INTEGER_CLASS_SHARE * facts.present)
+    if type_ is ColumnType.NUMBER or (type_ is ColumnType.INTEGER and not (two or few)):
+        return Task.REGRESSION
+    return Task.BINARY if two else Task.MULTICLASS
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, name: str, type_: ColumnType) -> list[tuple[Any, int]]:
+    """The at most MAX_CATEGORIES most frequent values with their counts, ties by value."""
+    value = present(name, type_)
+    if type_ is ColumnType.NUMBER:
+        value = f"({value} + 0)"  # -0.0 and 0.0 are one value
+    return connection.execute(
+        f"SELECT {value} AS value, count(*) FROM data WHERE value IS NOT NULL "  # noqa: S608 - quoted
+        f"GROUP BY value ORDER BY count(*) DESC, value LIMIT {MAX_CATEGORIES}"
+    ).fetchall()
+
+
+def _check_range(
+    name: str, type_: ColumnType, facts: _Facts, at: tuple[str | int, ...], way_out: str
+) -> None:
+    if type_ in _TIMES:
+        lowest, highest, words = EARLIEST_TIME, LATEST_TIME, "times outside the years 1 to 9999"
+    else:
+        lowest, highest = -LARGEST_NUMBER, LARGEST_NUMBER
+        words = f"numbers beyond ±{LARGEST_NUMBER:g} or infinite ones"
+    if facts.minimum < lowest or facts.maximum > highest:
+        raise refusal("out_of_range", at, f"The column {name!r} holds {words}: {way_out}")
+
+
+def _features(
+    connection: duckdb.DuckDBPyConnection, columns: Columns, spec: TrainingSpec
+) -> tuple[list[Feature], dict[str, str]]:
+    """The features in the table's order, and the dropped columns with their reasons."""
+    features: list[Feature] = []
+    dropped: dict[str, str] = {}
+    listed = isinstance(spec.features, list)
+    for name, type_ in columns.items():
+        if name == spec.target:
+            continue
+        override = spec.features.get(name) if isinstance(spec.features, dict) else None
+        asked = override or FeatureOverride()
+        if isinstance(spec.features, list) and name not in spec.features:
+            dropped[name] = "it is not among the features that the training spec lists"
+        elif asked.role == "drop":
+            dropped[name] = "the training spec drops it"
+        else:
+            facts = _facts(connection, name, type_)
+            reason = None if asked.role else _drop_reason(name, type_, facts, listed=listed)
+            if reason:
+                dropped[name] = reason
+            else:
+                role = asked.role or _ROLES[type_][0]
+                features.append(_feature(connection, name, type_, role, asked.nullable, facts))
+    if not features:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:10])
+        raise refusal(
+            "no_features",
+            ("features",),
+            f"No column is left to learn from ({reasons or 'the target is the only column'}). Name features "
+            'with a role, such as {"column": {"role": "categorical"}}.',
+        )
+    return features, dropped
+
+
+def _drop_reason(name: str, type_: ColumnType, facts: _Facts, *, listed: bool) -> str | None:
+    """Why a column without a stated role is no feature; one that the spec lists may be an identifier."""
+    if not facts.present:
+        return "every value is null"
+    if facts.distinct == 1 and not facts.nulls:
+        return "every row holds the same value"
+    if listed:
+        return None
+    unique = facts.distinct == facts.present
+    if type_ is ColumnType.STRING:
+        if unique:
+            return "every row has its own value: an identifier"
+        if facts.distinct > max(MIN_LABELLED_ROWS, facts.present / 2):
+            return f"{facts.distinct} different values in {facts.present} rows: free text"
+    if type_ is ColumnType.INTEGER and unique:
+        if _IDENTIFIER_NAME.search(name):
+            return "unique integers under the name of an identifier"
+        if facts.maximum - facts.minimum + 1 == facts.distinct:
+            return "unique integers in a run without gaps: an identifier"
+    return None
+
+
+def _feature(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    type_: ColumnType,
+    role: Role,
+    nullable: bool | None,  # noqa: FBT001 - the spec's own field, passed on
+    facts: _Facts,
+) -> Feature:
+    if nullable is False and facts.nulls:
+        raise refusal(
+            "invalid_features",
+            ("features", name, "nullable"),
+            f"{name!r} holds null in {facts.nulls} rows, so it is nullable; drop it or fill it in the data.",
+        )
+    nullable = bool(facts.nulls) if nullable is None else nullable
+    common: dict[str, Any] = {"name": name, "type": type_, "role": role, "nullable": nullable}
+    if role is Role.CATEGORICAL:
+        categories = sorted(value for value, _ in _counts(connection, name, type_))
+        return Feature(**common, categories=tuple(categories))
+    if role is Role.BOOLEAN or not facts.present:
+        return Feature(**common)
+    _check_range(
+        name,
+        type_,
+        facts,
+        ("features", name),
+        f'mend the data, or drop it: {{"{name}": {{"role": "drop"}}}}.',
+    )
+    if role is Role.DATETIME:
+        return Feature(
+            **common, minimum=format_time(facts.minimum, type_), maximum=format_time(facts.maximum, type_)
+        )
+    return Feature(**common, minimum=facts.minimum, maximum=facts.maximum)
+
+
+def _check_order(
+    connection: duckdb.DuckDBPyConnection, columns: Columns, target: str, time_column: str
+) -> None:
+    """Refuse a column that does not give every labelled row its place in time."""
+    labelled = f"{present(target, columns[target])} IS NOT NULL"
+    moment = present(time_column, columns[time_column])
+    nulls, distinct = _aggregates(
+        connection,
+        f"count(*) FILTER (WHERE {labelled} AND {moment} IS NULL), "
+        f"count(DISTINCT {moment}) FILTER (WHERE {labelled})",
+    )
+    if nulls or distinct < 2:
+        fault = f"is null in {nulls} rows with a target" if nulls else "holds a single value"
+        raise refusal(
+            "invalid_time_column",
+            ("validation", "time_column"),
+            f"{time_column!r} {fault}, so it cannot order the rows; choose another column, or the method "
+            '"random".',
+        )

@@ -1,0 +1,86 @@
+"""Training runs for those who ask for them: creating, finding and cancelling."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.access.caller import Caller
+from app.columns import ColumnType
+from app.datasets.models import DatasetVersion
+from app.errors import Conflict, NotFound
+from app.events.service import record_event
+from app.http import Paging, paginate
+from app.registry.service import ensure_model
+from app.training.models import RunStatus, TrainingRun
+from app.training.roles import check_spec
+from app.training.spec import TrainingSpec
+
+
+def create_run(
+    session: Session, caller: Caller, *, model: str, data: DatasetVersion, spec: TrainingSpec
+) -> TrainingRun:
+    """Queue a run; a worker takes it. Raises InvalidInput where the spec cannot fit the data's columns."""
+    check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
+    owner = ensure_model(session, caller, model)
+    run = TrainingRun(
+        model_id=owner.id,
+        model=owner.name,
+        dataset_version_id=data.id,
+        dataset=data.dataset,
+        dataset_version=data.number,
+        spec=spec.model_dump(mode="json"),
+        status=RunStatus.QUEUED,
+        fraction=0.0,
+        step="waiting for a worker",
+        attempts=0,
+        cancel_requested=False,
+        created_by=caller.name,
+        created_at=caller.now,
+    )
+    session.add(run)
+    session.flush()
+    record_event(
+        session, caller, "training_run.created", f"training-runs/{run.id}",
+        model=model, dataset=data.dataset, dataset_version=data.number,
+    )  # fmt: skip
+    return run
+
+
+def get_run(session: Session, run_id: int) -> TrainingRun:
+    run = session.get(TrainingRun, run_id)
+    if run is None:
+        raise NotFound(
+            "training_run_not_found", f"There is no training run {run_id}. GET /v1/training-runs lists them."
+        )
+    return run
+
+
+def list_runs(
+    session: Session, paging: Paging, *, model: str | None = None, status: RunStatus | None = None
+) -> tuple[Sequence[TrainingRun], str | None]:
+    query = select(TrainingRun)
+    if model is not None:
+        query = query.filter_by(model=model)
+    if status is not None:
+        query = query.filter_by(status=status)
+    return paginate(session, query, TrainingRun.id, paging)
+
+
+def cancel_run(session: Session, caller: Caller, run_id: int) -> TrainingRun:
+    """Cancel a run: at once while it waits; its worker ends it within a second or two while it runs.
+
+    Raises Conflict for a run that has ended.
+    """
+    get_run(session, run_id)
+    run = session.scalars(select(TrainingRun).filter_by(id=run_id).with_for_update()).one()
+    if RunStatus(run.status).final:
+        raise Conflict(
+            "training_run_ended", f"Training run {run_id} has {run.status} and cannot be cancelled."
+        )
+    run.cancel_requested = True
+    if run.status == RunStatus.QUEUED:
+        run.status, run.step, run.finished_at = RunStatus.CANCELLED, "cancelled", caller.now
+    session.flush()
+    record_event(session, caller, "training_run.cancel_requested", f"training-runs/{run_id}")
+    return run

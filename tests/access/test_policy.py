@@ -1,0 +1,113 @@
+"""Every route has a policy, and every role gets exactly what it says."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+
+from app.access.policy import GRANTS, POLICY, Permission, Role, roles_with
+from app.access.route import GuardedRoute
+from app.main import create_app
+from tests.client import Client
+from tests.conftest import make_settings
+
+UNGUARDED = {"/openapi.json", "/docs", "/docs/assets"}
+"""What documents the server and touches no data."""
+
+LADDER = {
+    Role.CLIENT: {Permission.PUBLIC, Permission.DESCRIBE, Permission.PREDICT},
+    Role.VIEWER: {Permission.PUBLIC, Permission.DESCRIBE, Permission.READ},
+    Role.SCIENTIST: set(Permission) - {Permission.OPERATE, Permission.ADMINISTER},
+    Role.ENGINEER: set(Permission) - {Permission.ADMINISTER},
+    Role.ADMIN: set(Permission),
+}
+
+ALLOWED = {
+    # What each role may do, told once more and in other words than the policy's.
+    "client": {
+        "GET /v1/models",
+        "GET /v1/models/{model}",
+        "POST /v1/models/{model}:predict",
+        "POST /v1/models/{model}/versions/{version}:predict",
+        "POST /v1/models/{model}/aliases/{alias}:predict",
+        "GET /v1/predictions/{prediction}",
+        "POST /v1/feedback",
+    },
+    "viewer": {f"GET {path}" for method, path in POLICY if method == "GET" and "/keys" not in path},
+}
+ALLOWED["scientist"] = (
+    ALLOWED["client"]
+    | ALLOWED["viewer"]
+    | {
+        "POST /v1/datasets",
+        "POST /v1/datasets/{dataset}/versions",
+        "POST /v1/training-runs",
+        "POST /v1/training-runs/{run}:cancel",
+    }
+)
+ALLOWED["engineer"] = ALLOWED["scientist"] | {
+    "POST /v1/models/{model}:promote",
+    "POST /v1/models/{model}:rollback",
+    "PUT /v1/models/{model}/aliases/{alias}",
+    "DELETE /v1/models/{model}/aliases/{alias}",
+}
+ALLOWED["admin"] = {f"{method} {path}" for method, path in POLICY}
+
+GUARDED = sorted(route for route, allowed in POLICY.items() if Permission.PUBLIC not in allowed)
+
+
+def test_every_route_has_a_policy_and_every_policy_a_route(tmp_path: Path) -> None:
+    found = set()
+    for context in iter_route_contexts(create_app(make_settings(tmp_path)).routes):
+        route = context.original_route
+        path = route.path if isinstance(route, Mount) else context.path_format
+        if isinstance(route, GuardedRoute):
+            found |= {(method, path) for method in route.methods or ()}
+        else:
+            assert path in UNGUARDED, f"{path} is not guarded"
+    assert found == set(POLICY)
+
+
+def test_roles_are_granted_what_the_contract_says() -> None:
+    assert {role: set(granted) for role, granted in GRANTS.items()} == LADDER
+
+
+@pytest.fixture(scope="module")
+def clients(shared: Client) -> dict[str, Client]:
+    return {role: shared.as_role(role) for role in Role}
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_a_role_reaches_a_route_only_if_it_may(
+    clients: dict[str, Client], role: Role, method: str, path: str
+) -> None:
+    url = path.format(
+        dataset="none", version=1, model="none", run=999_999, alias="none", prediction="none", key="none"
+    )
+    answer = clients[role].request(method, url)
+    if f"{method} {path}" in ALLOWED[role]:
+        assert answer.status_code not in (401, 403), answer.text
+    else:
+        assert answer.status_code == 403
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "role_not_allowed"
+        needed = roles_with(POLICY[method, path])
+        assert all(name in answer.json()["detail"] for name in needed)
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_no_route_answers_without_a_key(shared: Client, method: str, path: str) -> None:
+    answer = shared.request(method, path, headers={"authorization": ""})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "key_missing"
+
+
+@pytest.mark.parametrize("authorization", ["Bearer wrong", "Basic abc", "Bearer", "Bearer é".encode()])
+def test_a_bad_key_is_refused(shared: Client, authorization: str | bytes) -> None:
+    answer = shared.get("/v1/models", headers={"authorization": authorization})
+    assert answer.status_code == 401
+    assert answer.json()["code"] in ("unknown_key", "key_missing")

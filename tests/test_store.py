@@ -1,0 +1,96 @@
+"""The object store, in a folder and on a real S3 server."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import LocalStore, S3Store
+
+from app.store import ObjectDamaged, ObjectMissing, Store, StoreUnavailable, object_path
+from tests.servers import S3Server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    url = ""
+    if request.param == "s3":
+        s3: S3Server = request.getfixturevalue("s3")
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{s3.bucket}/{tmp_path.name}"
+    return Store(url, folder=tmp_path / "objects", scratch=tmp_path / "scratch")
+
+
+@pytest.fixture
+def raw(store: Store, request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore | S3Store:
+    """The same place without our rules."""
+    if "s3" in request.node.callspec.params.values():
+        s3: S3Server = request.getfixturevalue("s3")
+        return S3Store.from_url(f"s3://{s3.bucket}/{tmp_path.name}")
+    return LocalStore(tmp_path / "objects")
+
+
+def names(raw: LocalStore | S3Store) -> list[str]:
+    return sorted(entry["path"] for page in obstore.list(raw) for entry in page)
+
+
+def test_an_object_is_named_by_the_hash_of_its_bytes(store: Store, raw: LocalStore | S3Store) -> None:
+    stored = store.write([b"round", b"house"])
+    expected = hashlib.sha256(b"roundhouse").hexdigest()
+    assert stored == (f"sha256:{expected}", 10)
+    assert store.read(stored.digest) == b"roundhouse"
+    assert names(raw) == [object_path(expected)]
+
+
+def test_the_same_bytes_are_stored_once(store: Store, raw: LocalStore | S3Store) -> None:
+    assert store.write([b"same"]) == store.write([b"sa", b"me"])
+    assert len(names(raw)) == 1
+
+
+def test_an_empty_object_can_be_stored(store: Store) -> None:
+    assert store.read(store.write([]).digest) == b""
+
+
+def test_a_large_object_comes_back_whole(store: Store) -> None:
+    chunks = [bytes([number]) * 1_000_000 for number in range(20)]
+    assert store.read(store.write(chunks).digest) == b"".join(chunks)
+
+
+def test_an_interrupted_write_leaves_nothing_behind(store: Store, raw: LocalStore | S3Store) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 6_000_000
+        raise ConnectionError("the client is gone")
+
+    with pytest.raises(ConnectionError, match="the client is gone"):
+        store.write(broken())
+    assert names(raw) == []
+
+
+def test_a_missing_object_says_so(store: Store) -> None:
+    with pytest.raises(ObjectMissing, match="holds no object sha256:00"):
+        store.read("sha256:" + "0" * 64)
+
+
+def test_damaged_bytes_are_never_read(store: Store, raw: LocalStore | S3Store) -> None:
+    stored = store.write([b"the truth"])
+    obstore.put(raw, object_path(stored.digest.removeprefix("sha256:")), b"the lie")
+    with pytest.raises(ObjectDamaged, match=stored.digest), store.open_file(stored.digest):
+        pytest.fail("damaged bytes were handed out")
+
+
+def test_reading_leaves_no_copy_behind(store: Store, tmp_path: Path) -> None:
+    store.read(store.write([b"content"]).digest)
+    assert not list((tmp_path / "scratch").glob("*"))
+
+
+def test_a_store_that_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    store = Store(f"s3://{s3.bucket}", folder=tmp_path, scratch=tmp_path)
+    with pytest.raises(StoreUnavailable, match="The object store did not do what was asked"):
+        store.ping()
