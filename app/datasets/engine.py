@@ -1,0 +1,41 @@
+"""DuckDB, opened for work on files: bounded memory, no network, UTC."""
+
+import os
+import re
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+from duckdb import connect as connect_duckdb
+
+MEMORY_LIMIT = "1GB"
+MAX_THREADS = 4  # each thread buffers row groups of its own
+
+
+def connect(spill: Path) -> DuckDBPyConnection:
+    """A database in memory that spills to the folder ``spill`` beyond 1 GB and keeps the order of rows."""
+    connection = connect_duckdb(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "threads": min(MAX_THREADS, os.cpu_count() or 1),
+            "temp_directory": str(spill),
+            "preserve_insertion_order": True,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")  # not in config: the setting comes with the ICU extension
+    return connection
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_file(path: Path) -> str:
+    """The literal by which a DuckDB reader opens this one file, whatever wildcards are in its name."""
+    return literal(re.sub(r"([*?[])", r"[\1]", str(path)))
