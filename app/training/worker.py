@@ -144,20 +144,21 @@ class Worker:
     def _fit(self, run: TrainingRun, parquet: Path, folder: Path) -> Verdict:
         """Run the child to its end, or end it."""
         (folder / REQUEST).write_text(json.dumps({"parquet": str(parquet.resolve()), "spec": run.spec}))
-        child = subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
-            [sys.executable, "-m", "app.training.fit", str(folder)],
+        command = [sys.executable, "-m", "app.training.fit", str(folder)]
+        with subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C in a terminal is for the server, which ends its children
-        )
-        progress = Progress(child)
-        try:
-            verdict = self._watch(run.id, child, progress)
-        finally:
-            child.kill()
-            child.wait()
-            progress.join()
+        ) as child:
+            progress = Progress(child)
+            try:
+                verdict = self._watch(run.id, child, progress)
+            finally:
+                child.kill()
+                child.wait()
+                progress.join()
         if verdict is not None:
             return verdict
         if child.returncode == 0:

@@ -1,0 +1,274 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from app.columns import ColumnType
+from app.errors import InvalidInput
+from app.registry.signature import Feature, Role, Task
+from app.training.roles import ResolvedSpec, check_spec, resolve_spec
+from app.training.spec import TrainingSpec
+
+Resolve = Callable[..., ResolvedSpec]
+
+
+@pytest.fixture
+def resolve(tmp_path: Path) -> Resolve:
+    """Resolve a spec against a table of ``rows`` rows with these SQL columns over the row number i."""
+
+    def resolve_over(columns: str, rows: int = 200, **spec: Any) -> ResolvedSpec:
+        path = tmp_path / "table.parquet"
+        with duckdb.connect() as connection:
+            numbers = connection.table_function("range", [rows]).project("range AS i")
+            numbers.project(columns).to_parquet(str(path))
+        return resolve_spec(path, TrainingSpec.model_validate({"target": "y"} | spec))
+
+    return resolve_over
+
+
+def refused(resolve: Resolve, *arguments: Any, **spec: Any) -> tuple[str, str]:
+    """The pointer and the detail of the one error that the resolution raises."""
+    with pytest.raises(InvalidInput) as caught:
+        resolve(*arguments, **spec)
+    (error,) = caught.value.errors
+    return error.pointer, error.detail
+
+
+def feature(resolved: ResolvedSpec, name: str) -> Feature:
+    return next(feature for feature in resolved.signature.features if feature.name == name)
+
+
+Y = "i % 2 = 0 AS y, "
+X = "sin(i) AS x, "
+
+
+@pytest.mark.parametrize(
+    ("column", "role", "minimum", "maximum"),
+    [
+        ("i * 1.5", Role.NUMERIC, 0.0, 298.5),
+        ("(i * 7) % 50", Role.NUMERIC, 0.0, 49.0),
+        ("i % 3 = 0", Role.BOOLEAN, None, None),
+        ("'c' || i % 7", Role.CATEGORICAL, None, None),
+        ("DATE '2013-01-01' + i::INT", Role.DATETIME, "2013-01-01", "2013-07-19"),
+        (
+            "TIMESTAMP '2013-01-01' + to_hours(i)",
+            Role.DATETIME,
+            "2013-01-01T00:00:00Z",
+            "2013-01-09T07:00:00Z",
+        ),
+    ],
+)
+def test_a_column_has_the_role_and_the_range_of_its_values(
+    resolve: Resolve, column: str, role: Role, minimum: Any, maximum: Any
+) -> None:
+    inferred = feature(resolve(f"{Y} {column} AS c"), "c")
+    assert (inferred.role, inferred.minimum, inferred.maximum) == (role, minimum, maximum)
+    assert not inferred.nullable
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("'u' || i AS c", "identifier"),
+        ("i + 1000 AS c", "identifier"),
+        ("i * 17 AS user_id", "identifier"),
+        ("i * 17 AS userId", "identifier"),
+        ("i * 17 AS ID", "identifier"),
+        ("7 AS c", "same value"),
+        ("'a' AS c", "same value"),
+        ("NULL::DOUBLE AS c", "null"),
+        ("'NaN'::DOUBLE AS c", "null"),
+        ("'words ' || hash(i) % 150 AS c", "free text"),
+    ],
+)
+def test_a_column_without_use_is_dropped_with_the_reason(resolve: Resolve, column: str, reason: str) -> None:
+    resolved = resolve(f"{Y} {X} {column}")
+    (name,) = resolved.dropped
+    assert reason in resolved.dropped[name]
+    assert resolved.signature.ignored == (name,)
+    assert [feature.name for feature in resolved.signature.features] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "i * 17 AS c",
+        "(i // 2) * 17 AS user_id",
+        "i * 17 AS paid",
+        "i * 1.0 AS c",
+        "CASE WHEN i % 2 = 0 THEN 7 END AS c",
+    ],
+)
+def test_numbers_that_merely_look_like_identifiers_or_constants_stay(resolve: Resolve, column: str) -> None:
+    assert not resolve(f"{Y} {column}").dropped
+
+
+def test_nulls_and_nans_make_a_feature_nullable(resolve: Resolve) -> None:
+    null, nan = (f"CASE WHEN i <> 5 THEN i * 1.5 ELSE {gap} END" for gap in ("NULL", "'NaN'::DOUBLE"))
+    resolved = resolve(f"{Y} {null} AS a, {nan} AS b, {X}")
+    assert [feature.nullable for feature in resolved.signature.features] == [True, True, False]
+    assert feature(resolved, "b").maximum == 298.5
+
+
+def test_categories_are_the_most_frequent_values_sorted_with_ties_by_value(resolve: Resolve) -> None:
+    # 1200 values twice each, of which the thousand first in text order are kept, and one value more often.
+    column = "CASE WHEN i < 2400 THEN lpad((i % 1200)::VARCHAR, 4, '0') ELSE 'zz' END AS c"
+    categories = feature(resolve(f"{Y} {column}", rows=4000), "c").categories
+    assert categories == (*(f"{code:04}" for code in range(999)), "zz")
+
+
+def test_a_boolean_or_integer_column_made_categorical_keeps_its_json_type(
+    resolve: Resolve,
+) -> None:
+    features = {"n": {"role": "categorical"}, "b": {"role": "categorical"}}
+    resolved = resolve(f"{Y} i % 3 AS n, i % 5 = 0 AS b", features=features)
+    assert feature(resolved, "n").categories == (0, 1, 2)
+    assert [type(value) for value in feature(resolved, "b").categories or ()] == [bool, bool]
+
+
+def test_a_stated_role_keeps_a_column_that_would_be_dropped(resolve: Resolve) -> None:
+    resolved = resolve(f"{Y} 'u' || i AS c, 7 AS k", features={"c": {"role": "categorical"}})
+    assert len(feature(resolved, "c").categories or ()) == 200
+    assert list(resolved.dropped) == ["k"]
+
+
+def test_a_list_of_features_uses_these_columns_only(resolve: Resolve) -> None:
+    resolved = resolve(f"{Y} {X} i AS n, i * 1.5 AS a", features=["n", "x"])
+    assert [feature.name for feature in resolved.signature.features] == ["x", "n"]
+    assert list(resolved.dropped) == ["a"]
+
+
+def test_drop_and_nullable_are_obeyed(resolve: Resolve) -> None:
+    features = {"a": {"role": "drop"}, "x": {"nullable": True}}
+    resolved = resolve(f"{Y} {X} i * 1.5 AS a", features=features)
+    assert resolved.signature.ignored == ("a",)
+    assert feature(resolved, "x").nullable
+
+
+def test_every_wrong_feature_is_named_at_once(resolve: Resolve) -> None:
+    features = {
+        "Xx": {"role": "numeric"},
+        "s": {"role": "numeric"},
+        "y": {"role": "boolean"},
+        "x": {"role": "categorical"},
+    }
+    with pytest.raises(InvalidInput) as caught:
+        resolve(f"{Y} {X} 'c' || i % 7 AS s", features=features)
+    pointers = [error.pointer for error in caught.value.errors]
+    assert pointers == ["/features/Xx", "/features/s/role", "/features/y", "/features/x/role"]
+    assert "did you mean 'x'?" in caught.value.errors[0].detail
+    assert "categorical" in caught.value.errors[1].detail
+
+
+def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve(f"{Y} {X} i AS n", features=["x", "z", "x", "y"])
+    assert [error.pointer for error in caught.value.errors] == ["/features/1", "/features/2", "/features/3"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "spec", "pointer", "words"),
+    [
+        (f"{Y} CASE WHEN i <> 5 THEN i * 1.5 END AS a", {"features": {"a": {"nullable": False}}},
+         "/features/a/nullable", "1 rows"),
+        (f"{Y} CASE WHEN i = 5 THEN 'inf'::DOUBLE ELSE i END AS a", {}, "/features/a", "infinite"),
+        (f"{Y} CASE WHEN i = 5 THEN 1e200 ELSE i END AS a", {}, "/features/a", "1e+150"),
+        (f"{Y} DATE '9999-12-01' + i::INT AS a", {}, "/features/a", "9999"),
+        (f"{Y} 7 AS a", {}, "/features", "a: every row holds the same value"),
+        (f"{Y} {X}", {"features": []}, "/features", "x: it is not among"),
+        ("i % 2 = 0 AS y", {}, "/features", "the only column"),
+        (f"{Y} {X}", {"target": "Yy"}, "/target", "did you mean 'y'?"),
+        (f"{X} NULL::INT AS y", {}, "/target", "null in every row"),
+        (f"{X} 'same' AS y", {}, "/target", "same value"),
+        (f"{X} DATE '2013-01-01' + i::INT AS y", {}, "/target", "is a date"),
+        (f"{X} CASE WHEN i < 19 THEN i % 2 = 0 END AS y", {}, "/target", "at least 20"),
+        (f"{X} CASE WHEN i = 0 THEN 'rare' ELSE 'c' || i % 2 END AS y", {}, "/target", "'rare'"),
+        (f"{X} 'c' || i // 2 AS y", {"rows": 2002}, "/target", "1001 classes"),
+        (f"{X} CASE WHEN i = 5 THEN 'inf'::DOUBLE ELSE i END AS y", {}, "/target", "infinite"),
+        (f"{X} 'c' || i % 3 AS y", {"task": "regression"}, "/task", "binary, multiclass"),
+        (f"{X} 'c' || i % 3 AS y", {"task": "binary"}, "/task", "3 classes"),
+        (f"{X} 'c' || i % 2 AS y", {"task": "multiclass"}, "/task", "2 classes"),
+        (f"{X} i % 2 = 0 AS y", {"task": "regression"}, "/task", "binary"),
+        (f"{Y} {X}", {"algorithm": "ridge"}, "/algorithm", "logistic_regression"),
+        (f"{Y} {X}", {"algorithm": "svm"}, "/algorithm", "k_neighbors"),
+        (f"{Y} {X}", {"params": {"C": 1}}, "/params", "auto"),
+        (f"{Y} {X}", {"algorithm": "k_neighbors", "params": {"n_neighbors": 0}},
+         "/params/n_neighbors", "1 to 1000"),
+        (f"{Y} {X}", {"metric": "rmse"}, "/metric", "roc_auc"),
+        (f"{Y} {X}", {"metric": "gini"}, "/metric", "roc_auc"),
+        (f"{Y} {X}", {"validation": {"time_column": "x"}}, "/validation/time_column", "time"),
+        (f"{Y} {X}", {"validation": {"method": "time"}}, "/validation/time_column", "no date"),
+        (f"{Y} {X}", {"validation": {"method": "time", "time_column": "X1"}},
+         "/validation/time_column", "'x'"),
+        (f"{Y} 'c' || i % 3 AS s", {"validation": {"method": "time", "time_column": "s"}},
+         "/validation/time_column", "string"),
+        (f"{Y} CASE WHEN i > 2 THEN i * 1.5 END AS t", {"validation": {"method": "time", "time_column": "t"}},
+         "/validation/time_column", "3 rows"),
+        (f"{Y} {X} 5 AS t", {"validation": {"method": "time", "time_column": "t"}},
+         "/validation/time_column", "single value"),
+        (f"{Y} DATE '2013-01-01' + i::INT AS a, DATE '2014-01-01' + i::INT AS b",
+         {"validation": {"method": "time"}}, "/validation/time_column", "a, b"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_with_a_pointer_and_a_way_out(
+    resolve: Resolve, columns: str, spec: dict[str, Any], pointer: str, words: str
+) -> None:
+    at, detail = refused(resolve, columns, **spec)
+    assert at == pointer
+    assert words in detail
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "task", "classes"),
+    [
+        ("i % 2 = 0", 200, Task.BINARY, (False, True)),
+        ("CASE WHEN i % 3 = 0 THEN 'yes' ELSE 'no' END", 200, Task.BINARY, ("no", "yes")),
+        ("'c' || i % 3", 200, Task.MULTICLASS, ("c0", "c1", "c2")),
+        ("i % 2 + 1", 20, Task.BINARY, (1, 2)),
+        ("i % 10", 200, Task.MULTICLASS, tuple(range(10))),
+        ("i % 11", 200, Task.REGRESSION, None),
+        ("i % 20", 400, Task.MULTICLASS, tuple(range(20))),
+        ("i % 21", 4200, Task.REGRESSION, None),
+        ("(i % 2) * 0.5", 200, Task.REGRESSION, None),
+    ],
+)
+def test_the_task_follows_from_the_targets_type_and_values(
+    resolve: Resolve, column: str, rows: int, task: Task, classes: tuple[Any, ...] | None
+) -> None:
+    signature = resolve(f"{X} {column} AS y", rows=rows).signature
+    assert signature.task is task
+    assert signature.classes == classes
+    assert classes is None or [type(label) for label in signature.classes or ()] == list(map(type, classes))
+
+
+def test_the_stated_task_wins_where_the_target_allows_it(resolve: Resolve) -> None:
+    assert resolve(f"{X} i % 2 AS y", task="regression").signature.classes is None
+    assert resolve(f"{X} i % 30 AS y", task="multiclass").signature.classes == tuple(range(30))
+    assert resolve(f"{X} (i % 2) * 0.5 AS y", task="binary").signature.classes == (0.0, 0.5)
+
+
+def test_rows_without_a_target_are_counted_and_noted(resolve: Resolve) -> None:
+    resolved = resolve(f"{X} CASE WHEN i % 4 > 0 THEN i * 0.5 ELSE 'NaN'::DOUBLE END AS y")
+    assert (resolved.labelled, resolved.without_target) == (150, 50)
+    assert "50 rows" in resolved.notes[0]
+
+
+def test_the_only_date_column_orders_the_rows_by_default(resolve: Resolve) -> None:
+    resolved = resolve(f"{Y} {X} DATE '2013-01-01' + i::INT AS day", validation={"method": "time"})
+    assert resolved.time_column == "day"
+
+
+def test_the_target_is_neither_a_feature_nor_ignored(resolve: Resolve) -> None:
+    signature = resolve(f"{Y} {X} 7 AS k").signature
+    assert signature.known_columns == {"x", "k"}
+
+
+def test_a_spec_is_checked_against_names_and_types_without_the_data() -> None:
+    columns = {"y": ColumnType.STRING, "x": ColumnType.NUMBER}
+    check_spec(columns, TrainingSpec(target="y"))
+    with pytest.raises(InvalidInput, match="did you mean 'x'"):
+        check_spec(columns, TrainingSpec(target="y", features=["xx"]))
+    with pytest.raises(InvalidInput, match="regression"):
+        check_spec(columns, TrainingSpec(target="y", task=Task.REGRESSION))
