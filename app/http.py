@@ -1,6 +1,8 @@
 """The web's common ground: the request's transaction, pages, idempotency and errors."""
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -68,6 +70,35 @@ DatabaseDep = Annotated[Database, Depends(get_database)]
 StoreDep = Annotated[Store, Depends(get_store)]
 ScratchDep = Annotated[Scratch, Depends(get_scratch)]
 
+# ── Bodies ───────────────────────────────────────────────────────────────────────────────────────
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class JsonRequest(Request):
+    """A request whose JSON is Unicode text all through, as RFC 8259 (section 8.2) advises.
+
+    Half a surrogate pair can be neither stored nor sent back. What else Python does not read is told as
+    precisely as a syntax error.
+    """
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            content = json.loads(body)
+            if SURROGATE.search(body):
+                json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeError:
+            raise json.JSONDecodeError("the text is not Unicode", "", 0) from None
+        except RecursionError:
+            raise json.JSONDecodeError("the values are nested too deeply", "", 0) from None
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            raise json.JSONDecodeError("an integer has too many digits", "", 0) from None
+        return content
+
+
 # ── Pages ────────────────────────────────────────────────────────────────────────────────────────
 
 T = TypeVar("T")
@@ -132,6 +163,7 @@ class IdempotentRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            request = JsonRequest(request.scope, request.receive)
             key = request.headers.get("idempotency-key")
             if key is None or request.method != "POST" or self.status_code not in (201, 202):
                 return await handler(request)
@@ -255,15 +287,19 @@ async def _app_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    faults = [_input_error(fault) for fault in cast("RequestValidationError", error).errors()]
-    detail = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults[:3])
+    found = cast("RequestValidationError", error).errors()
+    faults = list(dict.fromkeys(map(_input_error, found)))  # a body that two functions take is checked twice
+    detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     return problem(request, 422, "invalid_input", f"The request is wrong: {detail}", errors=faults)
 
 
 def _input_error(fault: dict[str, Any]) -> InputError:
     place, *path = fault["loc"]
     if fault["type"] == "json_invalid":
-        return InputError("", f"The body is not JSON: {fault['ctx']['error']} at byte {path[0]}")
+        return InputError("", f"is not JSON: {fault['ctx']['error']} (character {path[0]})")
+    if place == "body" and not path:
+        wrong = "is missing" if fault["type"] == "missing" else "is not a JSON object"
+        return InputError("", f"{wrong}; send a JSON object, with the content type application/json")
     # Pydantic names the branch of a union it tried, such as "list[str]"; that is no place in the body.
     steps = [step for step in path if isinstance(step, int) or step.isidentifier() or place != "body"]
     return InputError(pointer(*([] if place == "body" else [place]), *steps), fault["msg"])

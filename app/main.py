@@ -7,9 +7,11 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
 
 from app import telemetry
 from app.access.caller import Caller
@@ -75,7 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         lifespan=_lifespan,
         max_body_size=settings.max_request_bytes,
-        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
@@ -97,6 +99,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         operations,
     ):
         app.include_router(router)
+    # Swagger UI comes from a package, not from a CDN: the docs work without the internet.
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.add_route("/docs", _docs, include_in_schema=False)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
@@ -107,8 +112,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.database = Database(settings.sqlalchemy_url)
     if not await run_in_threadpool(state.database.schema_is_current):
         raise RuntimeError("The database's schema is not this version's. Run `roundhouse migrate` first.")
-    state.store = Store(settings.store_url, folder=settings.home / "objects", scratch=settings.scratch)
     state.scratch = Scratch(settings.scratch)
+    state.store = Store(settings.store_url, folder=settings.home / "objects", scratch=state.scratch)
     state.key_ring = KeyRing(state.database)
     state.live = LiveTable(state.database, state.store, poll_seconds=settings.live_poll_seconds)
     journal = Journal(
@@ -201,7 +206,18 @@ def metrics() -> Response:
     return Response(telemetry.render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-# ── OpenAPI ──────────────────────────────────────────────────────────────────────────────────────
+# ── Documentation ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _docs(request: Request) -> Response:
+    return get_swagger_ui_html(
+        openapi_url=request.scope.get("root_path", "") + "/openapi.json",
+        title="Roundhouse",
+        swagger_js_url="docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="docs/assets/swagger-ui.css",
+        swagger_favicon_url="docs/assets/favicon.png",
+        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+    )
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import obstore
@@ -19,6 +18,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from app.errors import AppError
+from app.owned import Scratch
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig  # obstore has it for type checkers only
@@ -55,7 +55,7 @@ class ObjectDamaged(StoreFault):
 class Store:
     """Objects under one URL or folder; ``scratch`` holds copies while they are read."""
 
-    def __init__(self, url: str, *, folder: Path, scratch: Path) -> None:
+    def __init__(self, url: str, *, folder: Path, scratch: Scratch) -> None:
         self._local = folder.resolve() if not url else None
         if self._local:
             self._objects: ObjectStore = LocalStore(self._local, mkdir=True)
@@ -66,7 +66,7 @@ class Store:
     def write(self, chunks: Iterable[bytes]) -> StoredObject:
         """Store the bytes and return their ``sha256:…`` digest and their number."""
         digest, size = hashlib.sha256(), 0
-        temporary = f"{TEMPORARY}/{uuid.uuid4().hex}"
+        temporary = f"{TEMPORARY}/{self._scratch.owner}.{uuid.uuid4().hex}"
 
         def hashed() -> Iterator[bytes]:
             nonlocal size
@@ -103,9 +103,8 @@ class Store:
             verify(path, digest)
             yield path
             return
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._scratch) as folder:
-            path = Path(folder) / "object"
+        with self._scratch.folder() as folder:
+            path = folder / "object"
             with reaching_the_store(), path.open("wb") as file:
                 try:
                     file.writelines(obstore.get(self._objects, name).stream(CHUNK_BYTES))
@@ -118,8 +117,28 @@ class Store:
         with self.open_file(digest) as path:
             return path.read_bytes()
 
+    def sweep(self, before: datetime) -> None:
+        """Remove what writers that died left under temporary names.
+
+        In a folder that is what belongs to no living process of the home. Of a store by URL nobody can
+        tell that, and it is what was last written ``before``. Raises StoreUnavailable.
+        """
+        if self._local:
+            # Not listed by obstore, which hides the files that it is writing ("name#1").
+            for path in (self._local / TEMPORARY).glob("*"):
+                if not self._scratch.is_living(path.name.partition(".")[0]):
+                    path.unlink(missing_ok=True)
+            return
+        with reaching_the_store():
+            for page in obstore.list(self._objects, TEMPORARY):
+                for entry in page:
+                    if entry["last_modified"] < before:
+                        obstore.delete(self._objects, entry["path"])
+
     def ping(self) -> None:
         """Raises StoreUnavailable."""
+        if self._local and not self._local.is_dir():  # to the local file system that is an empty store
+            raise StoreUnavailable("store_unavailable", f"The store's folder {self._local} is gone.")
         with reaching_the_store():
             next(iter(obstore.list(self._objects, OBJECTS, chunk_size=1)), None)
 

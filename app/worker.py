@@ -4,15 +4,22 @@ import os
 import signal
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+
+import structlog
 
 from app import telemetry
 from app.db import Database
 from app.owned import Scratch
 from app.settings import Settings
-from app.store import Store
+from app.store import Store, StoreUnavailable
 from app.training.worker import Worker
 
+log = structlog.get_logger()
+
 WITH_PARENT = "--with-parent"
+ABANDONED_AFTER = timedelta(days=1)
+"""No write to the store takes this long."""
 
 
 def run_worker(settings: Settings, *, with_parent: bool = False) -> None:
@@ -25,7 +32,8 @@ def run_worker(settings: Settings, *, with_parent: bool = False) -> None:
     if not database.schema_is_current():
         raise SystemExit("The database's schema is not this version's. Run `roundhouse migrate` first.")
     scratch = Scratch(settings.scratch)
-    store = Store(settings.store_url, folder=settings.home / "objects", scratch=settings.scratch)
+    store = Store(settings.store_url, folder=settings.home / "objects", scratch=scratch)
+    _sweep(store)
     worker = Worker(settings, database, store, scratch)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
@@ -36,6 +44,13 @@ def run_worker(settings: Settings, *, with_parent: bool = False) -> None:
     finally:
         scratch.close()
         database.dispose()
+
+
+def _sweep(store: Store) -> None:
+    try:
+        store.sweep(before=datetime.now(UTC) - ABANDONED_AFTER)
+    except StoreUnavailable as fault:  # the next worker's start will do
+        log.warning("store_not_swept", error=fault.detail)
 
 
 def _stop_with_parent(worker: Worker) -> None:

@@ -80,8 +80,8 @@ def running_server(settings: Settings) -> Iterator[str]:
 def running_worker(settings: Settings) -> Iterator[None]:
     """A worker in a thread, with real child processes."""
     database = Database(settings.sqlalchemy_url)
-    store = Store(settings.store_url, folder=settings.home / "objects", scratch=settings.scratch)
     scratch = Scratch(settings.scratch)
+    store = Store(settings.store_url, folder=settings.home / "objects", scratch=scratch)
     worker = Worker(settings, database, store, scratch)
     thread = threading.Thread(target=worker.work)
     thread.start()
@@ -98,8 +98,11 @@ def make_settings(home: Path, **changes: Any) -> Settings:
     return Settings(home=home, admin_key=ADMIN_KEY, journal_seal_seconds=0.5, log_format="json", **changes)
 
 
+Start = Callable[..., Client]
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Client]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers over a home of the test's own: ``start(worker=True, max_instances=5)``."""
     with ExitStack() as stack:
 
