@@ -1,17 +1,23 @@
 """The ``roundhouse`` command."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 import uvicorn
+from alembic.util import CommandError
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from app.access.caller import Caller
 from app.access.policy import Role
@@ -19,8 +25,9 @@ from app.access.route import is_loopback
 from app.db import Database
 from app.errors import AppError
 from app.keys.service import create_key, ensure_admin_key
+from app.owned import Scratch
 from app.settings import Settings
-from app.telemetry import MULTIPROCESS_FOLDER
+from app.telemetry import MULTIPROCESS_FOLDER, configure_logging
 from app.worker import WITH_PARENT, run_worker
 
 cli = typer.Typer(
@@ -31,22 +38,37 @@ cli = typer.Typer(
 )
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
 
 WORKER_RESTART_SECONDS = 1.0
+HEALTH_CHECK_SECONDS = 60  # a server process on a busy machine takes its time to start
 
 
 def main() -> None:
+    """Run the command; what the caller can mend is one line, without a trace."""
     try:
         cli()
     except ValidationError as error:
         for fault in error.errors():
-            name = "_".join(str(part) for part in fault["loc"])
-            console.print(f"[red]ROUNDHOUSE_{name.upper()}: {fault['msg']}[/]")
+            name = "_".join(str(part) for part in fault["loc"]).upper()
+            _complain(f"ROUNDHOUSE_{name}: {fault['msg']}, not {fault['input']!r}.")
+        raise SystemExit(2) from None
+    except ArgumentError as error:
+        _complain(f"ROUNDHOUSE_DATABASE_URL is not a database's URL: {error}")
         raise SystemExit(2) from None
     except AppError as error:
-        console.print(f"[red]{error.detail}[/]")
+        _complain(error.detail)
         raise SystemExit(1) from None
+    except OperationalError as error:
+        _complain(f"The database did not answer: {' '.join(str(error.orig).split())}")
+        raise SystemExit(1) from None
+    except CommandError as error:
+        _complain(f"The schema was not changed: {error}")
+        raise SystemExit(1) from None
+
+
+def _complain(text: str) -> None:
+    console.print(f"[red]{escape(text)}[/]")
 
 
 @cli.command()
@@ -65,35 +87,32 @@ def serve(
         os.environ["ROUNDHOUSE_NO_AUTH"] = "true"  # the server processes read it as their setting
     settings = Settings()
     if settings.no_auth and not is_loopback(host):
-        console.print(f"[red]--no-auth works on a loopback address only, not on {host}.[/]")
+        _complain(f"--no-auth works on a loopback address only, not on {host}.")
         raise SystemExit(2)
-    database = Database(settings.sqlalchemy_url)
-    if not settings.database_url:
-        database.migrate()
-    elif not database.schema_is_current():
-        console.print("[red]The database's schema is not this version's. Run `roundhouse migrate` first.[/]")
-        raise SystemExit(1)
-    if not settings.no_auth:
-        _announce_first_key(settings, database)
-    database.dispose()
-    with TemporaryDirectory(prefix="roundhouse-metrics-") as folder:
+    _require_free(host, port)
+    configure_logging(settings.log_format)
+    # At its end uvicorn raises the SIGTERM that ended it once more: this unwinds the stack, and exits with 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with _ready_database(settings) as database:
+        if not settings.no_auth:
+            _announce_first_key(settings, database)
+    with ExitStack() as stack:
         if workers > 1:
-            os.environ[MULTIPROCESS_FOLDER] = folder
-        beside = WorkerBeside() if worker else None
-        try:
-            uvicorn.run(
-                "app.main:create_app",
-                factory=True,
-                host=host,
-                port=port,
-                workers=workers,
-                access_log=False,
-                log_config=None,
-                timeout_graceful_shutdown=settings.shutdown_seconds,
-            )
-        finally:
-            if beside:
-                beside.stop()
+            scratch = stack.enter_context(closing(Scratch(settings.scratch)))
+            os.environ[MULTIPROCESS_FOLDER] = str(stack.enter_context(scratch.folder()))
+        if worker:
+            stack.callback(WorkerBeside().stop)
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            timeout_worker_healthcheck=HEALTH_CHECK_SECONDS,
+        )
 
 
 @cli.command()
@@ -122,6 +141,7 @@ def demo(
     """Carry a model on real data through its whole life, over HTTP."""
     from app.demo.stage import perform  # the demo's modules are for this command only
 
+    _require_free("127.0.0.1", port)
     raise SystemExit(perform(port, stay=not end))
 
 
@@ -132,11 +152,36 @@ def create(
     models: Annotated[str | None, typer.Option(help="Only models of this name pattern.")] = None,
 ) -> None:
     """Make an API key and print it, this once."""
-    database = Database(Settings().sqlalchemy_url)
-    with database.session_scope() as session:
+    with _ready_database(Settings()) as database, database.session_scope() as session:
         _, secret = create_key(session, _caller(), name=name, role=role, models=models)
-    database.dispose()
     print(secret)  # noqa: T201 - to standard output, for scripts
+
+
+@contextmanager
+def _ready_database(settings: Settings) -> Iterator[Database]:
+    """The database with its schema current: SQLite is migrated, of PostgreSQL it is demanded."""
+    database = Database(settings.sqlalchemy_url)
+    try:
+        if not settings.database_url:
+            database.migrate()
+        elif not database.schema_is_current():
+            _complain("The database's schema is not this version's. Run `roundhouse migrate` first.")
+            raise SystemExit(1)
+        yield database
+    finally:
+        database.dispose()
+
+
+def _require_free(host: str, port: int) -> None:
+    """The server would say it too, but only after all else has started."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            _complain(f"Port {port} of {host} cannot be had: {error.strerror}. Choose another with --port.")
+            raise SystemExit(1) from None
 
 
 def _announce_first_key(settings: Settings, database: Database) -> None:
@@ -180,6 +225,8 @@ class WorkerBeside:
                 return
             console.print("[yellow]The training worker ended; starting another.[/]")
             self._process = self._start()
+            if self._stopping.is_set():  # stop() may have met the process before
+                self._process.terminate()
 
 
 if __name__ == "__main__":

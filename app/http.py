@@ -6,19 +6,23 @@ import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, cast
 
 import structlog
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, StringConstraints
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Select, UniqueConstraint, select
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import Message, Receive
 
 from app.db import Base, Database
 from app.errors import AppError, InputError, InvalidInput, pointer
@@ -32,6 +36,25 @@ MAX_IDEMPOTENCY_KEY = 200
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that fits into a path: letters, digits, ``-`` and ``_``, at most 64 of them."""
+
+
+def _iso_8601(value: Any) -> str:
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("must be a time with its zone, such as 2026-11-23T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_iso_8601)]
+"""A time with its zone. Numbers, which Pydantic would take for seconds since 1970, are refused."""
+
+
+class SegmentConvertor(StringConvertor):
+    """``{name:segment}`` in a route's path: a part that ends before a colon, where a verb begins."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("segment", SegmentConvertor())
 
 # ── The request's transaction ────────────────────────────────────────────────────────────────────
 
@@ -132,6 +155,50 @@ def paginate(
     return page, str(getattr(page[-1], key.key))
 
 
+# ── Size of bodies ───────────────────────────────────────────────────────────────────────────────
+
+DISCARDED_BYTES = 64 * 1024 * 1024
+
+
+def limit_body(request: Request, limit: int, setting: str) -> Request:
+    """The same request, answered 413 when its body is read and is longer than ``limit`` bytes.
+
+    Starlette's own limit answers in plain text, past the error handlers.
+    """
+    return Request(request.scope, _LimitedBody(request, limit, setting).receive)
+
+
+class _LimitedBody:
+    def __init__(self, request: Request, limit: int, setting: str) -> None:
+        declared = request.headers.get("content-length", "")
+        self._receive: Receive = request.receive
+        self._declared = int(declared) if declared.isdecimal() else 0
+        self._read = 0
+        self._limit = limit
+        self._setting = setting
+
+    async def receive(self) -> Message:
+        if self._declared > self._limit:
+            await self._refuse(more=True)
+        message = await self._receive()
+        self._read += len(message.get("body", b""))
+        if self._read > self._limit:
+            await self._refuse(more=message.get("more_body", False))
+        return message
+
+    async def _refuse(self, *, more: bool) -> NoReturn:
+        # A client that sends all before it reads would lose the answer, were the connection closed at once.
+        discarded = 0
+        while more and discarded < DISCARDED_BYTES:
+            message = await self._receive()
+            discarded += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        raise HTTPException(
+            413,
+            f"The body is larger than the {self._limit} bytes that {self._setting} of this server allows.",
+        )
+
+
 # ── Idempotency ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -188,13 +255,17 @@ class IdempotentRoute(APIRoute):
                         fingerprint=fingerprint,
                         status=response.status_code,
                         location=response.headers.get("location"),
-                        body=bytes(response.body),
+                        body=self.recorded(bytes(response.body)),
                         created_at=caller.now,
                     )
                 )
             return response
 
         return handle
+
+    def recorded(self, body: bytes) -> bytes:
+        """What is kept of an answer, to be given again."""
+        return body
 
 
 def _find_record(request: Request, caller: str, key: str) -> IdempotencyRecord | None:
@@ -260,9 +331,22 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": PROBLEM_DESCRIPTIONS[status],
-            "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {
+                PROBLEM_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": {
+                        "type": f"urn:roundhouse:error:{code}",
+                        "title": HTTPStatus(status).phrase,
+                        "status": status,
+                        "detail": detail,
+                        "code": code,
+                        "request_id": "0f9b8c1d2e3f4a5b",
+                    },
+                }
+            },
         }
         for status in statuses
+        for code, detail in [PROBLEM_EXAMPLES[status]]
     }
 
 
@@ -278,6 +362,18 @@ PROBLEM_DESCRIPTIONS = {
     422: "The input is wrong; `errors` points to each fault.",
     503: "The server cannot do this now; try again.",
 }
+PROBLEM_EXAMPLES = {
+    400: ("incomplete_body", "The connection closed before the body was complete."),
+    401: ("key_missing", "Send your API key as 'Authorization: Bearer <key>'."),
+    403: ("role_not_allowed", "The key 'shop' has the role 'client'; this needs one of: engineer, admin."),
+    404: ("model_not_found", "There is no model 'flight-delay'. Did you mean 'flight-delays'?"),
+    406: ("not_acceptable", "The content can be had as text/csv, …; Accept names 'image/png'."),
+    409: ("deployment_changed", "Model 'flight-delays' is at deployment 3, not 1: look at it again."),
+    413: ("body_too_large", "The body is larger than the 33554432 bytes that this server allows."),
+    415: ("unsupported_media_type", "Data files of type 'image/png' are not read here."),
+    422: ("invalid_input", "The request is wrong: /name: must be a string."),
+    503: ("database_unavailable", "The database did not answer. Nothing was changed; try again."),
+}
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
@@ -287,22 +383,34 @@ async def _app_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    found = cast("RequestValidationError", error).errors()
-    faults = list(dict.fromkeys(map(_input_error, found)))  # a body that two functions take is checked twice
+    refused = cast("RequestValidationError", error)
+    found = [_input_error(fault, refused.body) for fault in refused.errors()]
+    faults = list(dict.fromkeys(found))  # a body that two functions take is checked twice
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     return problem(request, 422, "invalid_input", f"The request is wrong: {detail}", errors=faults)
 
 
-def _input_error(fault: dict[str, Any]) -> InputError:
+WRONG_BODIES = {"missing": "is missing", "model_attributes_type": "is not a JSON object"}
+
+
+def _input_error(fault: dict[str, Any], body: Any) -> InputError:
     place, *path = fault["loc"]
     if fault["type"] == "json_invalid":
         return InputError("", f"is not JSON: {fault['ctx']['error']} (character {path[0]})")
-    if place == "body" and not path:
-        wrong = "is missing" if fault["type"] == "missing" else "is not a JSON object"
+    if not path and (wrong := WRONG_BODIES.get(fault["type"])):
         return InputError("", f"{wrong}; send a JSON object, with the content type application/json")
-    # Pydantic names the branch of a union it tried, such as "list[str]"; that is no place in the body.
-    steps = [step for step in path if isinstance(step, int) or step.isidentifier() or place != "body"]
-    return InputError(pointer(*([] if place == "body" else [place]), *steps), fault["msg"])
+    if place != "body":
+        return InputError(pointer(place, *path), fault["msg"])
+    absent = [path.pop()] if fault["type"] == "missing" else []
+    return InputError(pointer(*_steps_in(body, path), *absent), fault["msg"])
+
+
+def _steps_in(body: Any, path: list[str | int]) -> Iterator[str | int]:
+    """The path without the names of union branches that pydantic tried, such as "list[str]"."""
+    for step in path:
+        if isinstance(body, list) if isinstance(step, int) else isinstance(body, dict) and step in body:
+            yield step
+            body = body[step]
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -311,15 +419,29 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     details = {
         404: f"There is nothing at {request.url.path}. See /docs for what there is.",
         405: f"{request.method} is not possible at {request.url.path}. See /docs.",
-        413: "The body is larger than this server's limit (ROUNDHOUSE_MAX_REQUEST_BYTES).",
     }
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(_methods_at(request))}
     return problem(
         request,
         error.status_code,
         codes.get(error.status_code, HTTPStatus(error.status_code).name.lower()),
         details.get(error.status_code, str(error.detail)),
-        headers=dict(error.headers or {}),
+        headers=headers,
     )
+
+
+def _methods_at(request: Request) -> list[str]:
+    # Starlette names the methods of the first route of this path only; each operation is a route.
+    routes = (context for context in iter_route_contexts(request.app.routes) if context.methods)
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted(set().union(*found))
+
+
+async def _client_gone(request: Request, _error: Exception) -> Response:
+    # Nobody reads this answer; it keeps the log and the metrics free of a fault that is not the server's.
+    return problem(request, 400, "incomplete_body", "The connection closed before the body was complete.")
 
 
 async def _integrity_error(request: Request, error: Exception) -> Response:
@@ -327,6 +449,13 @@ async def _integrity_error(request: Request, error: Exception) -> Response:
     log.warning("lost_race", error=str(cast("IntegrityError", error).orig))
     detail = "Another request changed the same object at the same time. Repeat the request."
     return problem(request, 409, "concurrent_change", detail)
+
+
+async def _data_error(request: Request, error: Exception) -> Response:
+    # PostgreSQL's text cannot hold U+0000, which JSON and URLs can.
+    reason = str(cast("DataError", error).orig).partition("\n")[0]
+    detail = f"The database cannot hold a value of this request: {reason}. Nothing was changed."
+    return problem(request, 422, "value_not_storable", detail)
 
 
 async def _operational_error(request: Request, error: Exception) -> Response:
@@ -345,6 +474,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(IntegrityError, _integrity_error)
+    app.add_exception_handler(DataError, _data_error)
     app.add_exception_handler(OperationalError, _operational_error)
     app.add_exception_handler(Exception, _unexpected)

@@ -1,5 +1,9 @@
 """The web application, put together."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -32,7 +36,7 @@ from app.serving.journal import Journal
 from app.serving.live import LiveTable
 from app.serving.predicting import Predicting
 from app.serving.prediction_ids import PredictionIds, ensure_signing_key
-from app.serving.router import predictions_router
+from app.serving.router import PREDICTION_ID_EXAMPLE, predictions_router
 from app.serving.router import router as serving_router
 from app.settings import Settings
 from app.store import Store
@@ -76,7 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("roundhouse"),
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         lifespan=_lifespan,
-        max_body_size=settings.max_request_bytes,
         docs_url=None,
         redoc_url=None,
     )
@@ -84,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_error_handlers(app)
     app.add_middleware(telemetry.RequestTelemetry)
     app.include_router(datasets_router)
-    app.include_router(upload_router, max_body_size=settings.max_upload_bytes)
+    app.include_router(upload_router)
     for router in (
         training_router,
         algorithms_router,
@@ -109,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     state.database = Database(settings.sqlalchemy_url)
     if not await run_in_threadpool(state.database.schema_is_current):
         raise RuntimeError("The database's schema is not this version's. Run `roundhouse migrate` first.")
@@ -139,10 +143,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.database.dispose()
 
 
+def _end_with_parent() -> None:
+    """Of ``serve --workers``: without it, processes whose parent was killed would keep the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 # ── Operations ───────────────────────────────────────────────────────────────────────────────────
 
 
 class Liveness(BaseModel):
+    model_config = {"json_schema_extra": {"examples": [{"status": "ok"}]}}
+
     status: str = "ok"
 
 
@@ -231,19 +245,40 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
             routes=app.routes,
         )
-        components = document["components"]
-        components["schemas"]["Problem"] = Problem.model_json_schema(
-            ref_template="#/components/schemas/{model}"
-        )
-        components["schemas"] |= components["schemas"]["Problem"].pop("$defs")
+        schemas = document["components"]["schemas"]
+        schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schemas["Problem"].pop("$defs")
         for unused in ("HTTPValidationError", "ValidationError"):
-            components["schemas"].pop(unused, None)
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schemas.pop(unused, None)
+        for name, examples in _examples().items():
+            if name in schemas:
+                schemas[name]["examples"] = examples
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations_at in document["paths"].items():
             for method, operation in operations_at.items():
                 _complete(operation, method, POLICY.get((method.upper(), path), ()))
+        document["paths"] = dict(sorted(document["paths"].items(), key=_place_in_life_cycle))
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _examples() -> dict[str, list[Any]]:
+    """The examples of every model by the name of its schema; FastAPI leaves out what is null in them."""
+    found: dict[str, list[Any]] = {}
+    models = list(BaseModel.__subclasses__())
+    while models:
+        model = models.pop()
+        models += model.__subclasses__()
+        extra = model.model_config.get("json_schema_extra")
+        if isinstance(extra, dict) and isinstance(examples := extra.get("examples"), list):
+            found[model.__name__] = examples
+    pages = {f"Page_{name}_": [{"items": examples, "next": None}] for name, examples in found.items()}
+    return found | pages
+
+
+def _place_in_life_cycle(item: tuple[str, dict[str, Any]]) -> int:
+    operation = next(iter(item[1].values()))
+    return list(TAGS).index(operation["tags"][0])
 
 
 def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permission, ...]) -> None:
@@ -254,6 +289,9 @@ def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permiss
         operation["description"] = f"{operation.get('description', '')}\n\nRoles: {roles}."
         operation["security"] = [{"key": []}]
         statuses |= {401, 403, 503}
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter["example"] = PATH_EXAMPLES[parameter["name"]]
     if "requestBody" in operation:
         statuses |= {400, 413}
     if method == "post" and {"201", "202"} & operation["responses"].keys():
@@ -263,6 +301,15 @@ def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permiss
     operation["responses"] = dict(sorted((described | operation["responses"]).items()))
 
 
+PATH_EXAMPLES = {
+    "dataset": "flights",
+    "version": 1,
+    "run": 1,
+    "model": "flight-delays",
+    "alias": "stable",
+    "prediction": PREDICTION_ID_EXAMPLE,
+    "key": "checkout-service",
+}
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -36,7 +36,8 @@ def run_worker(settings: Settings, *, with_parent: bool = False) -> None:
     _sweep(store)
     worker = Worker(settings, database, store, scratch)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+        # In a thread: the handler may interrupt the worker while it holds the lock that stop() takes.
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
     if with_parent:
         threading.Thread(target=_stop_with_parent, args=(worker,), daemon=True).start()
     try:

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ PATIENCE_SECONDS = 90
 class Client(httpx.Client):
     """An admin's client; ``as_role`` makes others, which close with it."""
 
+    settings: Settings
+    """Those of the server, for tests that look behind it."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._made: list[Client] = []
@@ -30,7 +34,9 @@ class Client(httpx.Client):
         with database.session_scope() as session:
             ensure_admin_key(session, Caller("tests", Role.ADMIN, datetime.now(UTC)), ADMIN_KEY)
         database.dispose()
-        return cls(base_url=url, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_SECONDS)
+        client = cls(base_url=url, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_SECONDS)
+        client.settings = settings
+        return client
 
     def as_role(self, role: str, *, models: str | None = None) -> "Client":
         """A client with a new key of this role."""
@@ -125,6 +131,13 @@ class Client(httpx.Client):
         lines = [",".join(made[0])]
         lines += [",".join(_field(value) for value in row.values()) for row in made]
         return ("\n".join(lines) + "\n").encode()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.02)
 
 
 def _field(value: Any) -> str:

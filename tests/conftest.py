@@ -1,16 +1,19 @@
 """What the tests stand on: the real application on a real server, real databases, stores and workers."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import uvicorn
+from xdist.scheduler import LoadScopeScheduling
 
 from app.db import Database
 from app.main import create_app
@@ -20,10 +23,23 @@ from app.store import Store
 from app.training.worker import Worker
 from tests.client import ADMIN_KEY, Client
 from tests.servers import S3Server, create_database, postgres_server, s3_server
+from tests.versions import register, train_here
 
 # A developer's own settings and credentials stay out of the tests.
 for name in [name for name in os.environ if name.startswith(("ROUNDHOUSE_", "AWS_"))]:
     del os.environ[name]
+
+
+class ByServer(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist is not typed
+    """Gives the tests of one shared server to one process, and every other test to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        server = re.search(r"[[-](laptop|production)[]-]", nodeid)
+        return server[1] if server else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    return ByServer(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -118,10 +134,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(
     scope="session",
-    params=[
-        pytest.param("laptop", marks=pytest.mark.xdist_group("laptop")),
-        pytest.param("production", marks=pytest.mark.xdist_group("production")),
-    ],
+    params=["laptop", "production"],
 )
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """One server with a worker, for tests that make objects of their own and leave the others' alone.
@@ -154,3 +167,17 @@ def delays(shared: Client, flights: str) -> str:
     answer = shared.post("/v1/models/delays:promote", json={"version": 1})
     assert answer.status_code == httpx.codes.CREATED, answer.text
     return "delays"
+
+
+@pytest.fixture(scope="session")
+def constant(shared: Client, flights: str) -> dict[str, Any]:
+    """A trained baseline, to be registered as versions for which any answer will do."""
+    return train_here(shared, flights, algorithm="dummy")
+
+
+@pytest.fixture
+def model(shared: Client, constant: dict[str, Any]) -> str:
+    """A new model on the shared server with three versions and no deployment."""
+    name = f"model-{uuid4().hex[:8]}"
+    register(shared, name, constant, constant, constant)
+    return name

@@ -53,6 +53,13 @@ def test_scratch_sweeps_what_dead_processes_left_and_nothing_else(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_was_half_removed_is_removed_in_the_end(tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "work").write_text("without the lock, which went first")
+    Scratch(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_scratch_folder_is_gone_after_its_use_even_after_an_error(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path)
     with pytest.raises(LookupError), scratch.folder() as folder:

@@ -2,25 +2,36 @@
 
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.store import LocalStore, S3Store
 
+from app.owned import LOCK, Scratch
 from app.store import ObjectDamaged, ObjectMissing, Store, StoreUnavailable, object_path
 from tests.servers import S3Server
 
 
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Scratch]:
+    scratch = Scratch(tmp_path / "scratch")
+    yield scratch
+    scratch.close()
+
+
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scratch: Scratch
+) -> Store:
     url = ""
     if request.param == "s3":
         s3: S3Server = request.getfixturevalue("s3")
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         url = f"s3://{s3.bucket}/{tmp_path.name}"
-    return Store(url, folder=tmp_path / "objects", scratch=tmp_path / "scratch")
+    return Store(url, folder=tmp_path / "objects", scratch=scratch)
 
 
 @pytest.fixture
@@ -82,15 +93,42 @@ def test_damaged_bytes_are_never_read(store: Store, raw: LocalStore | S3Store) -
 
 def test_reading_leaves_no_copy_behind(store: Store, tmp_path: Path) -> None:
     store.read(store.write([b"content"]).digest)
-    assert not list((tmp_path / "scratch").glob("*"))
+    assert [path.name for path in (tmp_path / "scratch").glob("*/*")] == [LOCK]
+
+
+def test_only_what_a_dead_writer_left_in_the_folder_is_swept(tmp_path: Path, scratch: Scratch) -> None:
+    store = Store("", folder=tmp_path / "objects", scratch=scratch)
+    kept = store.write([b"kept"])
+    temporary = tmp_path / "objects" / "tmp"
+    dead, staged, living = (temporary / name for name in ("dead.1", "dead.2#1", f"{scratch.owner}.0"))
+    for path in (dead, staged, living):
+        path.write_bytes(b"half an obj")
+    store.sweep(before=datetime.now(UTC) - timedelta(days=1))
+    assert list(temporary.iterdir()) == [living]
+    assert store.read(kept.digest) == b"kept"
+
+
+def test_only_old_temporary_objects_are_swept_from_a_store_by_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server, scratch: Scratch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{s3.bucket}/{tmp_path.name}"
+    store, raw = Store(url, folder=tmp_path, scratch=scratch), S3Store.from_url(url)
+    kept = store.write([b"kept"])
+    obstore.put(raw, "tmp/dead.1", b"half an obj")
+    store.sweep(before=datetime.now(UTC) - timedelta(days=1))
+    assert "tmp/dead.1" in names(raw)
+    store.sweep(before=datetime.now(UTC) + timedelta(days=1))
+    assert names(raw) == [object_path(kept.digest.removeprefix("sha256:"))]
 
 
 def test_a_store_that_refuses_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server, scratch: Scratch
 ) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    store = Store(f"s3://{s3.bucket}", folder=tmp_path, scratch=tmp_path)
+    store = Store(f"s3://{s3.bucket}", folder=tmp_path, scratch=scratch)
     with pytest.raises(StoreUnavailable, match="The object store did not do what was asked"):
         store.ping()

@@ -11,11 +11,14 @@ from starlette.concurrency import run_in_threadpool
 from app.access.caller import Caller, Forbidden, Unauthorized
 from app.access.key_ring import KeyRing
 from app.access.policy import POLICY, Permission, Role, roles_with
-from app.http import IdempotentRoute
+from app.http import IdempotentRoute, limit_body
 
 
 class GuardedRoute(IdempotentRoute):
     """A route that its policy guards; without a policy it answers nobody."""
+
+    body_limit = "max_request_bytes"
+    """The setting that bounds a request's body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -24,9 +27,17 @@ class GuardedRoute(IdempotentRoute):
             method = "GET" if request.method == "HEAD" else request.method
             permissions = POLICY.get((method, request.scope["route"].path_format), ())
             request.state.caller = await authorize(request, permissions)
-            return await handler(request)
+            limit = getattr(request.app.state.settings, self.body_limit)
+            setting = f"ROUNDHOUSE_{self.body_limit.upper()}"
+            return await handler(limit_body(request, limit, setting))
 
         return handle
+
+
+class UploadRoute(GuardedRoute):
+    """A guarded route that takes data files."""
+
+    body_limit = "max_upload_bytes"
 
 
 async def authorize(request: Request, permissions: tuple[Permission, ...]) -> Caller:

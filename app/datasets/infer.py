@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 NULL_TOKENS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 
-COLUMNS_AT_ONCE = 250  # DuckDB plans a query in time quadratic in its aggregates
+COLUMNS_AT_ONCE = 500  # DuckDB plans a query in time quadratic in its aggregates
 
 SQL_TYPES = {
     ColumnType.INTEGER: "BIGINT",
@@ -34,6 +34,8 @@ FIRST_TIME, LAST_TIME = (
     "TIMESTAMPTZ '0001-01-01 00:00:00+00'",
     "TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'",
 )
+
+FIRST_TIME_US, LAST_TIME_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 # Fractions and exponents only: whole numbers are integers, or keep their digits as text.
 FRACTION = r"-0|-?((0|[1-9]\d*)\.\d*|\.\d+|(0|[1-9]\d*)[eE][+-]?\d+|((0|[1-9]\d*)\.\d*|\.\d+)[eE][+-]?\d+)"
@@ -79,7 +81,7 @@ def infer_text(connection: DuckDBPyConnection, names: Sequence[str], columns: Se
     string. In a string column they are text, and only the empty unquoted field (SQL NULL here) is null.
     """
     source = [identifier(column) for column in columns]
-    found = _agreed_kinds(connection, [f"CASE WHEN {_is_null(c)} THEN NULL {_kinds(c)} END" for c in source])
+    found = _agreed_kinds(connection, [f"CASE {_nulls(c)} {_kinds(c)} END" for c in source])
     return [
         _text_cells(name, column, kinds) for name, column, kinds in zip(names, source, found, strict=True)
     ]
@@ -193,12 +195,18 @@ def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _text_cells(name: str, column: str, kinds: Kind) -> Cells:
+    # Every value has been seen to cast, so TRY_CAST makes null of the null tokens and of nothing else, once
+    # NaN is spelt otherwise. An expression that names its column twice, as nullif and CASE do, makes the
+    # query's time quadratic in its columns.
     type_ = _type_of(kinds)
-    if type_ is ColumnType.STRING:
-        return Cells(name, type_, column)
-    return Cells(
-        name, type_, f"CASE WHEN NOT ({_is_null(column)}) THEN CAST({column} AS {SQL_TYPES[type_]}) END"
-    )
+    match type_:
+        case ColumnType.STRING:
+            return Cells(name, type_, column)
+        case ColumnType.NUMBER:
+            return Cells(name, type_, f"TRY_CAST(translate({column}, 'Nn', '__') AS DOUBLE)")
+        case ColumnType.BOOLEAN:
+            return Cells(name, type_, f"TRY_CAST(lower({column}) AS BOOLEAN)")
+    return Cells(name, type_, f"TRY_CAST({column} AS {SQL_TYPES[type_]})")
 
 
 def _type_of(kinds: Kind) -> ColumnType:
@@ -214,8 +222,10 @@ def _type_of(kinds: Kind) -> ColumnType:
     return ColumnType.STRING
 
 
-def _is_null(column: str) -> str:
-    return f"{column} IS NULL OR {column} IN ({', '.join(map(literal, NULL_TOKENS))})"
+def _nulls(column: str) -> str:
+    # Not IN: the optimizer makes a join of each, and a wide table then takes quadratic time and memory.
+    tokens = ", ".join(map(literal, NULL_TOKENS))
+    return f"WHEN {column} IS NULL THEN NULL WHEN list_contains([{tokens}], {column}) THEN NULL"
 
 
 def _kinds(column: str) -> str:
@@ -236,9 +246,9 @@ def _time_kinds(column: str) -> str:
     # A date that prints as it was written is one; longer and shorter texts are DuckDB's own notations.
     date = f"TRY_CAST({column} AS DATE)"
     time = f"TRY_CAST({column} AS TIMESTAMPTZ)"
-    fits = f"coalesce({time} BETWEEN {FIRST_TIME} AND {LAST_TIME}, false)"
+    fits = f"epoch_us({time}) BETWEEN {FIRST_TIME_US} AND {LAST_TIME_US}"  # typed bounds are slow to plan
     return (
-        f"WHEN length({column}) < 10 OR {column}[5] <> '-' THEN 0"
+        f"WHEN length({column}) < 10 THEN 0 WHEN {column}[5] <> '-' THEN 0"
         f" WHEN length({column}) = 10 THEN"
         f" CASE WHEN CAST({date} AS VARCHAR) = {column} THEN {Kind.DATE:d} ELSE 0 END"
         f" WHEN {column} LIKE '0000%' THEN 0"

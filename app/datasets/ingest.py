@@ -18,7 +18,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from app.columns import Column, ColumnType
-from app.datasets.engine import connect, identifier, literal, one_file
+from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
 from app.datasets.faults import check_names, fault
 from app.datasets.infer import SQL_TYPES, Cells, cast_native, check_fit, infer_text, infer_times
 from app.datasets.scan_csv import MAX_RECORD_BYTES, scan_csv
@@ -158,6 +158,7 @@ def _write(
 ) -> Table:
     """Write the canonical Parquet; ``rows`` is how many the file is known to hold."""
     values = ", ".join(f"{cell.value} AS {identifier(cell.name)}" for cell in cells)
+    fit_to_width(connection, len(cells))
     group = max(2048, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // len(cells)))
     connection.execute(
         f"COPY (SELECT {values} FROM source) TO {literal(str(target))}"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
-from app.access.route import CallerDep, GuardedRoute
+from app.access.route import CallerDep, GuardedRoute, UploadRoute
 from app.columns import Column
 from app.datasets import service
 from app.datasets.ingest import MediaType
@@ -32,7 +33,9 @@ from app.http import (
 from app.store import CHUNK_BYTES, read_chunks
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
-upload_router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
+upload_router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=UploadRoute)
+
+VersionNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 VERSION_EXAMPLE: dict[str, Any] = {
     "dataset": "flights",
@@ -258,7 +261,7 @@ def list_versions(dataset: str, session: SessionDep, paging: PagingDep) -> Page[
 
 
 @router.get("/{dataset}/versions/{version}", responses=problem_responses(404))
-def get_version(dataset: str, version: int, session: SessionDep) -> DatasetVersionInfo:
+def get_version(dataset: str, version: VersionNumber, session: SessionDep) -> DatasetVersionInfo:
     """One version: its digest and schema."""
     return DatasetVersionInfo.model_validate(service.get_version(session, dataset, version))
 
@@ -266,7 +269,7 @@ def get_version(dataset: str, version: int, session: SessionDep) -> DatasetVersi
 @router.get("/{dataset}/versions/{version}/preview", responses=problem_responses(404))
 def preview_version(
     dataset: str,
-    version: int,
+    version: VersionNumber,
     database: DatabaseDep,
     store: StoreDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
@@ -301,7 +304,7 @@ FILE_SUFFIX = {
 )
 def get_content(
     dataset: str,
-    version: int,
+    version: VersionNumber,
     request: Request,
     database: DatabaseDep,
     store: StoreDep,

@@ -35,9 +35,7 @@ def create_dataset(session: Session, caller: Caller, *, name: str, description: 
 def get_dataset(session: Session, name: str) -> Dataset:
     dataset = session.scalar(select(Dataset).filter_by(name=name))
     if dataset is None:
-        raise NotFound(
-            "dataset_not_found", f"There is no dataset {name!r}. POST /v1/datasets creates one."
-        )
+        raise NotFound("dataset_not_found", f"There is no dataset {name!r}. POST /v1/datasets creates one.")
     return dataset
 
 
@@ -61,9 +59,7 @@ def get_version(session: Session, name: str, number: int | None = None) -> Datas
     return version
 
 
-def list_versions(
-    session: Session, name: str, paging: Paging
-) -> tuple[Sequence[DatasetVersion], str | None]:
+def list_versions(session: Session, name: str, paging: Paging) -> tuple[Sequence[DatasetVersion], str | None]:
     dataset = get_dataset(session, name)
     query = select(DatasetVersion).filter_by(dataset_id=dataset.id)
     return paginate(session, query, DatasetVersion.number, paging)

@@ -13,7 +13,7 @@ from arro3.core import RecordBatchReader
 from arro3.io import write_ipc_stream
 from duckdb import DuckDBPyConnection
 
-from app.datasets.engine import connect, identifier, literal, one_file
+from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
 from app.datasets.ingest import MediaType
 
 
@@ -75,6 +75,7 @@ def _query(connection: DuckDBPyConnection, parquet: Path) -> tuple[list[str], st
         (str(name), str(sql_type))
         for name, sql_type, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()
     ]
+    fit_to_width(connection, len(columns))
     values = ", ".join(f"{_json_ready(name, sql_type)} AS {identifier(name)}" for name, sql_type in columns)
     return [name for name, _ in columns], f"SELECT {values} FROM {table}"
 

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -25,9 +24,6 @@ STOP_SECONDS = 60.0
 def perform(port: int, *, stay: bool) -> int:
     """Start a server, tell the story to it, and keep it up with ``stay``; the exit code: 0 is success."""
     console = Console(highlight=False)
-    if not port_is_free(port):
-        console.print(f"[red]Port {port} is taken. Choose another: roundhouse demo --port {port + 1}[/]")
-        return 1
     home = Path(os.environ.get("ROUNDHOUSE_HOME", "models_store")) / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     key = "rh_" + secrets.token_urlsafe(32)
     url = f"http://{HOST}:{port}"
@@ -72,16 +68,6 @@ def running_server(home: Path, port: int, key: str) -> Iterator[subprocess.Popen
     finally:
         server.terminate()
         server.wait(STOP_SECONDS)
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:

@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.access.route import GuardedRoute
 from app.events import service
-from app.http import Page, PagingDep, SessionDep
+from app.http import Moment, Page, PagingDep, SessionDep
 
 router = APIRouter(prefix="/v1/events", tags=["events"], route_class=GuardedRoute)
 
@@ -48,8 +48,8 @@ def list_events(
     ] = None,
     action: Annotated[str | None, Query(examples=["model.promoted"])] = None,
     actor: Annotated[str | None, Query(examples=["admin"])] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Not before this time.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before this time.")] = None,
+    since: Annotated[Moment | None, Query(description="Not before this time.")] = None,
+    until: Annotated[Moment | None, Query(description="Before this time.")] = None,
 ) -> Page[EventInfo]:
     """Every change that was ever made, newest first."""
     rows, cursor = service.list_events(

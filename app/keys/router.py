@@ -1,6 +1,8 @@
 """API keys over HTTP."""
 
+import json
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +14,13 @@ from app.access.route import CallerDep, GuardedRoute
 from app.http import Name, Page, PagingDep, SessionDep, paginate, problem_responses
 from app.keys import service
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=GuardedRoute)
+
+class KeyRoute(GuardedRoute):
+    def recorded(self, body: bytes) -> bytes:
+        return json.dumps(json.loads(body) | {"key": None}).encode()
+
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=KeyRoute)
 
 
 class NewKey(BaseModel):
@@ -30,22 +38,18 @@ class NewKey(BaseModel):
     )
 
 
+KEY_EXAMPLE: dict[str, Any] = {
+    "name": "checkout-service",
+    "role": "client",
+    "models": "flight-*",
+    "created_by": "admin",
+    "created_at": "2026-11-23T08:00:00Z",
+    "revoked_at": None,
+}
+
+
 class KeyInfo(BaseModel):
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "checkout-service",
-                    "role": "client",
-                    "models": "flight-*",
-                    "created_by": "admin",
-                    "created_at": "2026-11-23T08:00:00Z",
-                    "revoked_at": None,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [KEY_EXAMPLE]})
 
     name: str
     role: Role
@@ -56,9 +60,15 @@ class KeyInfo(BaseModel):
 
 
 class CreatedKey(KeyInfo):
-    key: str = Field(
-        description="The key itself. It is shown this once; only its digest is stored.",
-        examples=["rh_3yXoDLJZ4ck0pOYb1rQ2mT8wVnHs5uAe7gKfR9dCxSM"],
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [KEY_EXAMPLE | {"key": "rh_3yXoDLJZ4ck0pOYb1rQ2mT8wVnHs5uAe7gKfR9dCxSM"}]
+        }
+    )
+
+    key: str | None = Field(
+        description="The key itself. It is shown this once; only its digest is stored. Null where the "
+        "request was repeated with its Idempotency-Key: revoke the key then, and make another."
     )
 
 

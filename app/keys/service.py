@@ -74,10 +74,7 @@ def ensure_admin_key(session: Session, caller: Caller, secret: str | None) -> st
             first.digest, first.revoked_at = digest_of(secret), None
             record_event(session, caller, "key.replaced", f"keys/{FIRST_ADMIN}")
         return None
-    if (
-        session.scalar(select(ApiKey.id).filter_by(role=Role.ADMIN, revoked_at=None).limit(1))
-        is not None
-    ):
+    if session.scalar(select(ApiKey.id).filter_by(role=Role.ADMIN, revoked_at=None).limit(1)) is not None:
         return None
     name = FIRST_ADMIN if first is None else f"{FIRST_ADMIN}-{secrets.token_hex(4)}"
     return create_key(session, caller, name=name, role=Role.ADMIN)[1]

@@ -115,7 +115,7 @@ def checked_actual(signature: Signature, actual: Any) -> Any:
         if type(actual) not in (int, float) or not fits(signature.target_type, actual):
             kind = "an integer" if signature.target_type is ColumnType.INTEGER else "a finite number"
             raise _Refused("invalid_actual", f"actual must be {kind}, not {shown(actual)}.")
-        return actual
+        return int(actual) if signature.target_type is ColumnType.INTEGER else float(actual)
     for label in signature.classes:
         if type(label) is type(actual) and label == actual:
             return label
@@ -126,7 +126,11 @@ def checked_actual(signature: Signature, actual: Any) -> Any:
 
 
 def fits(target_type: ColumnType, number: float) -> bool:
-    return isfinite(number) and (target_type is not ColumnType.INTEGER or float(number).is_integer())
+    try:
+        number = float(number)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+    return isfinite(number) and (target_type is not ColumnType.INTEGER or number.is_integer())
 
 
 def _latest(session: Session, prediction_ids: set[str]) -> dict[str, Feedback]:
@@ -143,7 +147,7 @@ def _version_of(
     if version is None:
         raise _Refused(
             "unknown_prediction",
-            f"{shown(prediction_id)} is not an id that this server gave. Use an id from `prediction_ids`.",
+            f"{prediction_id[:60]!r} is not an id that this server gave. Use an id from `prediction_ids`.",
         )
     if not caller.may_touch(version.model):
         raise _Refused("model_not_allowed", f"The key {caller.name!r} may not touch model {version.model!r}.")

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.http import DatabaseDep, Page, SessionDep, problem_responses
+from app.http import DatabaseDep, Moment, Page, SessionDep, problem_responses
 from app.monitoring import feedback, service
 from app.monitoring.drift import DriftReport
 from app.registry.models import ModelVersion
@@ -30,7 +30,7 @@ class FeedbackItem(BaseModel):
     actual: bool | int | float | str = Field(
         description="What came true, in the JSON type of the target.", examples=[True]
     )
-    observed_at: AwareDatetime | None = Field(None, description="When it was known. Default: now.")
+    observed_at: Moment | None = Field(None, description="When it was known. Default: now.")
     source: str | None = Field(None, max_length=200, description="Where the outcome was seen.")
 
 
@@ -152,7 +152,7 @@ COLUMN_EXAMPLE: dict[str, Any] = {
     "null_share": 0.0,
     "null_share_reference": 0.001,
     "unknown_share": 0.0,
-    "test": "chi_squared",
+    "test": "values_chi_squared",
     "statistic": 5120.4,
     "p_value": 0.0,
     "p_adjusted": 0.0,
@@ -235,8 +235,8 @@ class PerformanceInfo(BaseModel):
 
 
 VersionQuery = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
-SinceQuery = Annotated[AwareDatetime | None, Query(description="Not before this time.")]
-UntilQuery = Annotated[AwareDatetime | None, Query(description="Not after this time.")]
+SinceQuery = Annotated[Moment | None, Query(description="Not before this time.")]
+UntilQuery = Annotated[Moment | None, Query(description="Before this time.")]
 
 
 @router.get("/drift", responses=problem_responses(404, 409))
@@ -248,10 +248,22 @@ def get_drift(
     since: SinceQuery = None,
     until: UntilQuery = None,
     limit: Annotated[int, Query(ge=1, le=100_000, description="At most so many, the newest.")] = 10_000,
+    alpha: Annotated[
+        float, Query(gt=0, lt=1, description="Chance of a false alarm, all columns together.")
+    ] = 0.01,
+    minimum_effect: Annotated[float, Query(ge=0, le=1, description="A smaller effect is no drift.")] = 0.05,
 ) -> DriftAnswer:
     """Compare recent predictions with the version's reference profile, column by column."""
     drift = service.measure_drift(
-        database, predicting.journal, model, version=version, since=since, until=until, limit=limit
+        database,
+        predicting.journal,
+        model,
+        version=version,
+        since=since,
+        until=until,
+        limit=limit,
+        alpha=alpha,
+        minimum_effect=minimum_effect,
     )
     return DriftAnswer(
         model=model,

@@ -38,6 +38,8 @@ def measure_drift(
     since: datetime | None,
     until: datetime | None,
     limit: int,
+    alpha: float,
+    minimum_effect: float,
 ) -> MeasuredDrift:
     """Compare a version's newest predictions, at most ``limit``, with its reference profile.
 
@@ -52,6 +54,8 @@ def measure_drift(
         signature,
         signature.encode([record.inputs for record in records]),
         _scores(signature, records),
+        alpha=alpha,
+        minimum_effect=minimum_effect,
     )
     times = [record.at for record in records]
     return MeasuredDrift(found.number, min(times, default=None), max(times, default=None), report)

@@ -97,7 +97,8 @@ class VersionInfo(VersionSummary):
                     "evaluation": EVALUATION_EXAMPLE,
                     "reference": {"columns": []},
                     "environment": {"python": "3.11.7", "scikit-learn": "1.9.1"},
-                    "artifact_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "artifact_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015"
+                    "a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "artifact_size": 184320,
                 }
             ]
@@ -164,7 +165,7 @@ def list_versions(model: str, session: SessionDep, paging: PagingDep) -> Page[Ve
     return Page(items=[VersionSummary.model_validate(row) for row in rows], next=cursor)
 
 
-@router.get("/versions/{version}", responses=problem_responses(404))
+@router.get("/versions/{version:segment}", responses=problem_responses(404))
 def get_version(model: str, version: VersionNumber, session: SessionDep) -> VersionInfo:
     """One version: signature, metrics, spec, data, environment, artifact."""
     return VersionInfo.model_validate(service.get_version(session, model, version))
@@ -183,7 +184,7 @@ def list_aliases(model: str, session: SessionDep) -> Page[AliasInfo]:
     return Page(items=[_alias_info(*row) for row in service.list_aliases(session, model)], next=None)
 
 
-@router.put("/aliases/{alias}", responses=problem_responses(404))
+@router.put("/aliases/{alias:segment}", responses=problem_responses(404))
 def set_alias(
     model: str, alias: Name, body: AliasTarget, caller: CallerDep, session: SessionDep
 ) -> AliasInfo:
@@ -192,7 +193,7 @@ def set_alias(
     return _alias_info(*service.get_alias(session, model, alias))
 
 
-@router.delete("/aliases/{alias}", status_code=204, responses=problem_responses(404))
+@router.delete("/aliases/{alias:segment}", status_code=204, responses=problem_responses(404))
 def delete_alias(model: str, alias: str, caller: CallerDep, session: SessionDep) -> None:
     """Remove an alias."""
     service.delete_alias(session, caller, model, alias)

@@ -114,7 +114,8 @@ def get_alias(session: Session, model: str, name: str) -> tuple[Alias, ModelVers
             "alias_not_found",
             f"Model {model!r} has no alias {name!r}. GET /v1/models/{model}/aliases lists them.",
         )
-    return row._tuple()
+    alias, version = row
+    return alias, version
 
 
 def list_aliases(session: Session, model: str) -> list[tuple[Alias, ModelVersion]]:
@@ -125,4 +126,4 @@ def list_aliases(session: Session, model: str) -> list[tuple[Alias, ModelVersion
         .where(Alias.model_id == found.id)
         .order_by(Alias.name)
     )
-    return [row._tuple() for row in rows]
+    return [(alias, version) for alias, version in rows]

@@ -199,8 +199,11 @@ def format_time(seconds: float, type_: ColumnType) -> str:
 
 def shown(value: Any) -> str:
     """A value's type, and the value where it is short: for error messages."""
+    if value is None:
+        return "null"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
     kind = kinds.get(type(value), "object")
     text = repr(value)
-    short = len(text) <= 40 and not isinstance(value, list | dict)
-    return f"the {kind} {text}" if short else f"a {kind}"
+    if len(text) <= 40 and not isinstance(value, list | dict):
+        return f"the {kind} {text}"
+    return f"an {kind}" if kind[0] in "aio" else f"a {kind}"

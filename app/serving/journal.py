@@ -6,6 +6,7 @@ each model and day, listed in SQL. A spool file is deleted only after the transa
 segments, so a record is always in one of the two, and readers take it from one of the two only.
 """
 
+import os
 import shutil
 import threading
 from collections import defaultdict
@@ -82,8 +83,13 @@ class Journal:
         self._count = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._seal_regularly, name="journal-sealer", daemon=True)
-        self.problem: str | None = None
+        self._not_writing: str | None = None
+        self._not_sealing: str | None = None
+
+    @property
+    def problem(self) -> str | None:
         """Why records are not being written or sealed now."""
+        return self._not_writing or self._not_sealing
 
     def start(self) -> None:
         self._thread.start()
@@ -104,14 +110,16 @@ class Journal:
         with self._writing:
             try:
                 file = self._file or self._open_next()
-                start = file.tell()
+                start = file.seek(0, os.SEEK_END)
                 if file.write(lines) < len(lines):
                     file.truncate(start)
                     raise OSError("the disk took a part of the record only")
             except OSError as error:
                 LOST.inc(len(records))
-                self.problem = f"predictions are answered but not recorded: {error}"
+                self._not_writing = f"predictions are answered but not recorded: {error}"
                 log.error("predictions_not_recorded", count=len(records), error=str(error))
+            else:
+                self._not_writing = None
 
     def _open_next(self) -> IO[bytes]:
         self._count += 1
@@ -127,9 +135,11 @@ class Journal:
                 if self._file:
                     self._file.close()
                     self._file = None
-            self._seal_folder(self._own.path)
+                # Listed before anybody opens the next file: that one is being written.
+                finished = spool_files(self._own.path)
+            self._seal_files(finished)
             for folder in abandoned_folders(self._spools):
-                self._seal_folder(folder)
+                self._seal_files(spool_files(folder))
                 shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
     def _seal_regularly(self) -> None:
@@ -140,13 +150,13 @@ class Journal:
         try:
             self.seal()
         except Exception as error:
-            self.problem = f"recorded predictions are not being sealed: {error}"
+            self._not_sealing = f"recorded predictions are not being sealed: {error}"
             log.warning("journal_not_sealed", error=str(error))
         else:
-            self.problem = None
+            self._not_sealing = None
 
-    def _seal_folder(self, folder: Path) -> None:
-        for path in sorted(folder.glob("*.ndjson")):
+    def _seal_files(self, paths: list[Path]) -> None:
+        for path in paths:
             with self._database.session_scope(write=False) as session:
                 sealed = session.scalar(
                     select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1)
@@ -186,7 +196,7 @@ class Journal:
         prediction_id: str | None = None,
         limit: int | None = None,
     ) -> list[PredictionRecord]:
-        """Records of a model in [since, until], newest first, at most ``limit`` of them.
+        """Records of a model in [since, until), newest first, at most ``limit`` of them.
 
         What another machine has not sealed yet is not among them.
         """
@@ -195,7 +205,7 @@ class Journal:
             return (
                 record.model == model
                 and (since is None or record.at >= since)
-                and (until is None or record.at <= until)
+                and (until is None or record.at < until)
                 and (version is None or record.version == version)
                 and (prediction_id is None or record.prediction_id == prediction_id)
             )
@@ -207,7 +217,7 @@ class Journal:
             if since is not None:
                 asked.append(PredictionSegment.last_at >= since)
             if until is not None:
-                asked.append(PredictionSegment.first_at <= until)
+                asked.append(PredictionSegment.first_at < until)
             # One statement, so that both facts are of one moment: which spools are sealed, and into what.
             query = select(PredictionSegment).where(or_(and_(*asked), PredictionSegment.spool.in_(spools)))
             listed = session.scalars(query.order_by(PredictionSegment.last_at.desc())).all()
@@ -223,6 +233,10 @@ class Journal:
                 found.extend(record for record in read_parquet(path) if wanted(record))
         found.sort(key=lambda record: record.at, reverse=True)
         return found[:limit]
+
+
+def spool_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.ndjson"))
 
 
 def spool_name(path: Path) -> str:

@@ -16,9 +16,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
 from app.db import Database
-from app.errors import AppError
+from app.errors import AppError, Conflict
 from app.registry.models import ModelVersion
 from app.registry.predictor import predict
+from app.registry.service import get_model
 from app.registry.signature import Signature
 from app.serving.models import Deployment, Variant
 from app.store import Store, StoreFault
@@ -109,6 +110,17 @@ class LiveTable:
             deployment = self._live.get(model)
         return deployment
 
+    def absence(self, model: str) -> AppError:
+        """Why ``find`` found nothing. Raises NotFound where there is no such model."""
+        with self._database.session_scope(write=False) as session:
+            get_model(session, model)
+        if failure := self.failure(model):
+            return VersionNotServable("deployment_not_loaded", failure)
+        return Conflict(
+            "model_not_deployed",
+            f"Model {model!r} has no version in service. POST /v1/models/{model}:promote promotes one.",
+        )
+
     def load(self, version_id: int) -> LoadedVersion:
         """The version, loaded and warm. Raises VersionNotServable."""
         with self._loading:
@@ -143,6 +155,10 @@ class LiveTable:
         if not self._started:
             return ["the deployed models are still loading"]
         return [f"model {model}: {reason}" for model, reason in self._failed.items()]
+
+    def failure(self, model: str) -> str | None:
+        """Why nothing serves the model, although it has a deployment."""
+        return None if model in self._live else self._failed.get(model)
 
     def _serve(self, deployment: Deployment) -> None:
         try:

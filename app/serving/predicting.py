@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from app.access.caller import Caller
 from app.access.policy import Permission
-from app.errors import Conflict, InputError, InvalidInput, NotFound, pointer
+from app.errors import InputError, InvalidInput, NotFound, pointer
 from app.serving.journal import Journal, PredictionRecord
 from app.serving.live import LiveDeployment, LiveTable, LoadedVersion, Scores
 from app.serving.models import Variant
@@ -35,14 +35,12 @@ class Predicting:
     def by_deployment(self, caller: Caller, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Answer with the slot that the traffic split chooses.
 
-        Raises Conflict where the model has no deployment, InvalidInput where the rows are wrong.
+        Raises NotFound for an unknown model, Conflict where it has no deployment, VersionNotServable where
+        that cannot be loaded, InvalidInput where the rows are wrong.
         """
         deployment = self.live.find(model)
         if deployment is None:
-            raise Conflict(
-                "model_not_deployed",
-                f"Model {model!r} has no version in service. POST /v1/models/{model}:promote promotes one.",
-            )
+            raise self.live.absence(model)
         slot = choose(deployment.slots, random.random())  # noqa: S311 - a traffic split needs no secrecy
         with SECONDS.labels(model).time():
             answer = self._answer(caller, slot.version, rows, deployment.id, slot.variant)

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 from sqlalchemy import select
 from starlette.responses import JSONResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.db import Database
-from app.http import DatabaseDep, Page, PagingDep, SessionDep, paginate, problem_responses
+from app.http import DatabaseDep, Moment, Page, PagingDep, SessionDep, paginate, problem_responses
 from app.registry.models import Model, ModelVersion
 from app.registry.router import MAX_VERSION, SIGNATURE_EXAMPLE, VersionNumber
 from app.registry.service import get_alias, get_model, get_version
@@ -80,8 +80,8 @@ def list_models(session: SessionDep, caller: CallerDep, paging: PagingDep) -> Pa
     return Page(items=items, next=cursor)
 
 
-@router.get("/{model}", tags=["models"], responses=problem_responses(404))
-def describe_model(model: str, session: SessionDep) -> ModelInfo:
+@router.get("/{model:segment}", tags=["models"], responses=problem_responses(404))
+def describe_model(model: str, session: SessionDep, predicting: PredictingDep) -> ModelInfo:
     """One model: what it takes, and whether it is ready."""
     found = get_model(session, model)
     deployment = service.current_deployment(session, found)
@@ -89,7 +89,7 @@ def describe_model(model: str, session: SessionDep) -> ModelInfo:
     return ModelInfo(
         name=found.name,
         created_at=found.created_at,
-        ready=deployment is not None,
+        ready=deployment is not None and predicting.live.failure(model) is None,
         version=version.number if version else None,
         deployment=deployment.id if deployment else None,
         signature=Signature.model_validate(version.signature) if version else None,
@@ -137,15 +137,19 @@ class Promotion(BaseModel):
     comment: str | None = Field(None, max_length=2000)
 
 
+ROLLBACK_EXAMPLE: dict[str, Any] = {"comment": "complaints from the ground crew"}
+
+
 class Rollback(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"comment": "complaints from the ground crew"}]}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ROLLBACK_EXAMPLE]})
 
     to_deployment: int | None = Field(
         None, ge=1, le=2**31 - 1, description="Without it: the deployment before the current one."
     )
     comment: str | None = Field(None, max_length=2000)
+
+
+RollbackBody = Annotated[Rollback | None, Body(examples=[ROLLBACK_EXAMPLE])]
 
 
 class SlotInfo(BaseModel):
@@ -187,9 +191,17 @@ def load_before_promoting(model: str, body: Promotion, request: Request) -> Iter
     live.refresh()
 
 
-def refresh_after(request: Request) -> Iterator[None]:
-    yield
+def load_before_rolling_back(model: str, request: Request, body: RollbackBody = None) -> Iterator[None]:
+    """The same for what is rolled back to: a version that cannot be loaded leaves the current in service."""
     live: LiveTable = request.app.state.live
+    database: Database = request.app.state.database
+    with database.session_scope(write=False) as session:
+        to_deployment = body.to_deployment if body else None
+        target = service.rollback_target(session, get_model(session, model), to_deployment)
+        version_ids = [slot.version_id for slot in target.slots]
+    for version_id in version_ids:
+        live.load(version_id)
+    yield
     live.refresh()
 
 
@@ -222,11 +234,11 @@ def promote(
     "/{model}:rollback",
     status_code=201,
     tags=["deployments"],
-    responses=problem_responses(404, 409),
-    dependencies=[Depends(refresh_after, scope="function")],
+    responses=problem_responses(404, 409, 503),
+    dependencies=[Depends(load_before_rolling_back, scope="function")],
 )
 def roll_back(
-    model: str, caller: CallerDep, session: SessionDep, response: Response, body: Rollback | None = None
+    model: str, caller: CallerDep, session: SessionDep, response: Response, body: RollbackBody = None
 ) -> DeploymentInfo:
     """Serve again what an earlier deployment served, as a new deployment."""
     asked = body or Rollback()
@@ -243,7 +255,7 @@ def list_deployments(
     session: SessionDep,
     paging: PagingDep,
     as_of: Annotated[
-        AwareDatetime | None, Query(description="Only until this time: the first is what served then.")
+        Moment | None, Query(description="Only until this time: the first is what served then.")
     ] = None,
 ) -> Page[DeploymentInfo]:
     """Every deployment of the model, newest first; the first is in service."""

@@ -84,16 +84,7 @@ def roll_back(
     Raises NotFound for a deployment that the model does not have, Conflict where there is nothing earlier.
     """
     locked = lock_model(session, model)
-    if to_deployment is None:
-        to_deployment = _previous(session, locked)
-    query = select(Deployment).filter_by(id=to_deployment, model_id=locked.id)
-    target = session.scalar(query.options(selectinload(Deployment.slots)))
-    if target is None:
-        raise NotFound(
-            "deployment_not_found",
-            f"Model {model!r} has no deployment {to_deployment}. "
-            f"GET /v1/models/{model}/deployments lists them.",
-        )
+    target = rollback_target(session, locked, to_deployment)
     slots = [
         _slot(slot.position, Variant(slot.variant), slot.version_id, slot.version, slot.weight)
         for slot in target.slots
@@ -107,6 +98,24 @@ def roll_back(
         deployment=deployment.id, restores=restored, version=slots[0].version, comment=comment,
     )  # fmt: skip
     return deployment
+
+
+def rollback_target(session: Session, model: Model, to_deployment: int | None) -> Deployment:
+    """What ``roll_back`` restores: the named deployment, or the one before the current.
+
+    Raises NotFound for a deployment that the model does not have, Conflict where there is nothing earlier.
+    """
+    if to_deployment is None:
+        to_deployment = _previous(session, model)
+    query = select(Deployment).filter_by(id=to_deployment, model_id=model.id)
+    target = session.scalar(query.options(selectinload(Deployment.slots)))
+    if target is None:
+        raise NotFound(
+            "deployment_not_found",
+            f"Model {model.name!r} has no deployment {to_deployment}. "
+            f"GET /v1/models/{model.name}/deployments lists them.",
+        )
+    return target
 
 
 def _previous(session: Session, model: Model) -> int:

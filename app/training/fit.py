@@ -1,15 +1,11 @@
-"""The child process of one fit: ``python -m app.training.fit FOLDER``.
+"""One fit, in a child process of the worker.
 
 It reads ``request.json`` in the folder, writes a line of JSON to standard output for every step, and leaves
-``model.joblib`` and ``result.json`` behind, or ``error.json``. Its standard input is a pipe from the
-worker: when that closes, the worker is gone, and the fit ends with it.
+``model.joblib`` and ``result.json`` behind, or ``error.json``.
 """
 
 import json
-import os
 import platform
-import sys
-import threading
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -27,11 +23,11 @@ from app.training.trainer import train
 RECORDED_PACKAGES = ("roundhouse", "scikit-learn", "numpy", "scipy", "joblib", "duckdb")
 
 
-def main(folder: Path) -> int:
-    threading.Thread(target=_die_with_the_worker, daemon=True).start()
+def carry_out(folder: Path) -> int:
+    """Do what the folder's request asks; the exit code of the process."""
     request = json.loads((folder / REQUEST).read_text())
     try:
-        result = _fit(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
+        result = fit_model(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
     except AppError as error:
         errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.errors]
         _write(folder / ERROR, {"code": error.code, "detail": error.detail, "errors": errors})
@@ -49,7 +45,8 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _fit(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
+def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
+    """Fit, leave ``model.joblib`` in the folder, and return what its ``ModelVersion`` holds beside that."""
     result = train(parquet, spec, _report)
     # Uncompressed and at one protocol: the same fit gives the same bytes.
     joblib.dump(result.pipeline, folder / MODEL, compress=0, protocol=5)
@@ -92,13 +89,3 @@ def _report(fraction: float, step: str) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, allow_nan=False))
-
-
-def _die_with_the_worker() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(2)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

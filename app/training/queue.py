@@ -104,10 +104,7 @@ def recover_lost_runs(session: Session, worker: Caller, max_attempts: int) -> No
             f"The worker was lost in each of {run.attempts} attempts: the machine may lack memory for this "
             "run. Train on fewer rows or columns, or on a larger machine."
         )
-        if run.cancel_requested:
-            _end(session, worker, run, RunStatus.CANCELLED, step="cancelled")
-        else:
-            _retry(session, worker, run, {"code": "worker_lost", "detail": detail}, max_attempts)
+        _retry(session, worker, run, {"code": "worker_lost", "detail": detail}, max_attempts)
 
 
 def _held(session: Session, worker: Caller, run_id: int) -> TrainingRun:
@@ -129,7 +126,7 @@ def _end(
 def _retry(
     session: Session, worker: Caller, run: TrainingRun, error: dict[str, Any], max_attempts: int
 ) -> None:
-    if run.attempts < max_attempts:
+    if run.attempts < max_attempts or run.cancel_requested:
         _requeue(session, worker, run, reason=error["code"])
     else:
         run.error = error
@@ -137,6 +134,9 @@ def _retry(
 
 
 def _requeue(session: Session, worker: Caller, run: TrainingRun, *, reason: str) -> None:
+    if run.cancel_requested:
+        _end(session, worker, run, RunStatus.CANCELLED, step="cancelled")
+        return
     run.status, run.step, run.fraction = RunStatus.QUEUED, "waiting for a worker", 0.0
     run.lease_owner = run.lease_expires_at = None
     session.flush()

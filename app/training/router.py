@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.service import get_version
-from app.db import Database
 from app.http import DatabaseDep, Name, Page, PagingDep, SessionDep, problem_responses
 from app.registry.signature import Task
 from app.training import service
@@ -25,6 +24,7 @@ router = APIRouter(prefix="/v1/training-runs", tags=["training"], route_class=Gu
 algorithms_router = APIRouter(prefix="/v1/algorithms", tags=["training"], route_class=GuardedRoute)
 
 EVENTS_POLL_SECONDS = 0.5
+RunId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 SPEC_EXAMPLE: dict[str, Any] = {
     "target": "late",
@@ -138,36 +138,40 @@ def list_runs(
     return Page(items=[_run_info(row) for row in rows if caller.may_touch(row.model)], next=cursor)
 
 
-@router.get("/{run}", responses=problem_responses(404))
-def get_run(run: int, caller: CallerDep, session: SessionDep) -> RunInfo:
+@router.get("/{run:segment}", responses=problem_responses(404))
+def get_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
     """One training run: its status and progress."""
     return _run_info(_visible_run(session, caller, run))
 
 
 @router.post("/{run}:cancel", status_code=202, responses=problem_responses(404, 409))
-def cancel_run(run: int, caller: CallerDep, session: SessionDep) -> RunInfo:
+def cancel_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
     """Cancel a run. A waiting one is cancelled at once, a running one within seconds."""
     _visible_run(session, caller, run)
     return _run_info(service.cancel_run(session, caller, run))
 
 
-@router.get("/{run}/events", response_class=EventSourceResponse, responses=problem_responses(404))
-async def follow_run(run: int, caller: CallerDep, database: DatabaseDep) -> AsyncIterator[ServerSentEvent]:
-    """Follow a run as server-sent events: one `run` event for every change, until it has ended."""
-    told = None
-    while True:
-        info = await run_in_threadpool(_read_run, database, caller, run)
-        if info != told:
-            yield ServerSentEvent(event="run", data=info)
-            told = info
-        if info.status.final:
-            return
-        await asyncio.sleep(EVENTS_POLL_SECONDS)
-
-
-def _read_run(database: Database, caller: Caller, run: int) -> RunInfo:
+def _read_run(run: RunId, caller: CallerDep, database: DatabaseDep) -> RunInfo:
     with database.session_scope(write=False) as session:
         return _run_info(_visible_run(session, caller, run))
+
+
+@router.get("/{run}/events", response_class=EventSourceResponse, responses=problem_responses(404))
+async def follow_run(
+    run: RunId,
+    caller: CallerDep,
+    database: DatabaseDep,
+    # A dependency, because once the stream has begun there is no other status to answer.
+    info: Annotated[RunInfo, Depends(_read_run)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a run as server-sent events: one `run` event for every change, until it has ended."""
+    yield ServerSentEvent(event="run", data=info)
+    while not info.status.final:
+        await asyncio.sleep(EVENTS_POLL_SECONDS)
+        now = await run_in_threadpool(_read_run, run, caller, database)
+        if now != info:
+            info = now
+            yield ServerSentEvent(event="run", data=info)
 
 
 def _visible_run(session: SessionDep, caller: Caller, run_id: int) -> TrainingRun:

@@ -105,6 +105,8 @@ class Worker:
             with self._database.session_scope() as session:
                 self._conclude(session, run.id, verdict)
         log.info("training_run_ended", run=run.id, outcome=verdict.outcome, error=verdict.error)
+        if verdict.outcome == "retry":  # a store that was away a moment ago is away still
+            self._stopping.wait(POLL_SECONDS * 2**run.attempts)
 
     def _conclude(self, session: Session, run_id: int, verdict: Verdict) -> None:
         caller = self._caller()
@@ -144,7 +146,7 @@ class Worker:
     def _fit(self, run: TrainingRun, parquet: Path, folder: Path) -> Verdict:
         """Run the child to its end, or end it."""
         (folder / REQUEST).write_text(json.dumps({"parquet": str(parquet.resolve()), "spec": run.spec}))
-        command = [sys.executable, "-m", "app.training.fit", str(folder)]
+        command = [sys.executable, "-m", "app.training.child", str(folder)]
         with subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
             command,
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import duckdb
 import pytest
 from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
 from arro3.core import Table as ArrowTable
-from arro3.io import write_ipc_stream
+from arro3.io import write_ipc_stream, write_parquet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from app.errors import InvalidInput
 CSV, NDJSON = MediaType.CSV, MediaType.NDJSON
 PARQUET, ARROW = MediaType.PARQUET, MediaType.ARROW_STREAM
 
-some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Desk:
@@ -56,8 +57,7 @@ class Desk:
     def ingest_or_refuse(self, data: bytes, media_type: MediaType) -> None:
         try:
             self.ingest(data, media_type)
-        except InvalidInput as error:
-            assert error.errors
+        except InvalidInput:
             self.check_clean()
 
     def check_clean(self) -> None:
@@ -83,7 +83,7 @@ class TestCsvTypes:
             (["1", "1.5", ".5", "2.", "-1e3", "1E-2"], "number", [1.0, 1.5, 0.5, 2.0, -1000.0, 0.01]),
             (["1", "NaN", "nan", "NA", "N/A", "null", "NULL", "None"], "integer", [1] + 7 * [None]),
             (["0.5", '""', ""], "number", [0.5, None, None]),
-            (["true", "FALSE", "True"], "boolean", [True, False, True]),
+            (["true", "FALSE", "tRuE", "None"], "boolean", [True, False, True, None]),
             (["2013-05-31", "NA"], "date", ["2013-05-31", None]),
             (["2013-05-31T14:00", "2013-05-31 14:00:01.5"], "datetime",
              ["2013-05-31T14:00:00Z", "2013-05-31T14:00:01.500000Z"]),
@@ -230,10 +230,10 @@ class TestCsvForm:
         assert desk.refuse(data, CSV).code == code
 
     def test_a_wide_table_is_read(self, desk: Desk) -> None:
-        names = [f"c{number}" for number in range(1000)]
-        data = "\n".join([",".join(names), ",".join(map(str, range(1000))), "," * 999, ""])
+        names = [f"c{number}" for number in range(300)]
+        data = "\n".join([",".join(names), ",".join(map(str, range(300))), "," * 299, ""])
         read = desk.read(data.encode(), CSV)
-        assert read["c999"] == ("integer", [999, None])
+        assert read["c299"] == ("integer", [299, None])
 
     @given(
         width=st.integers(1, 4),
@@ -323,7 +323,7 @@ def parquet(folder: Path, query: str) -> bytes:
     path = folder / "made.parquet"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")  # noqa: S608
+        connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
     data = path.read_bytes()
     path.unlink()
     return data
@@ -407,6 +407,15 @@ class TestParquet:
 
     def test_a_file_without_rows_is_refused(self, desk: Desk, tmp_path: Path) -> None:
         assert desk.refuse(parquet(tmp_path, "SELECT 1 AS a WHERE false"), PARQUET).code == "empty_table"
+
+    def test_nan_is_null_though_the_files_statistics_leave_it_out(self, desk: Desk) -> None:
+        values = Array([1.5, math.nan, 2.5], type=DataType.float64())
+        batch = RecordBatch.from_arrays(
+            [values], schema=Schema([Field("a", DataType.float64(), nullable=False)])
+        )
+        made = io.BytesIO()
+        write_parquet(ArrowTable.from_batches([batch]), made)
+        assert desk.read(made.getvalue(), PARQUET) == {"a": ("number", [1.5, None, 2.5])}
 
     def test_rows_keep_their_order(self, desk: Desk, tmp_path: Path) -> None:
         query = "SELECT hash(i) % 1000003 AS a FROM range(300000) AS t(i)"

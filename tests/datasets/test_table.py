@@ -118,7 +118,7 @@ one_column_tables = st.sampled_from(sorted(columns)).flatmap(
 
 @pytest.mark.parametrize("media_type", [MediaType.CSV, MediaType.NDJSON, MediaType.PARQUET])
 @given(rows=tables | one_column_tables)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_exported_table_read_again_is_the_same(
     tmp_path: Path, media_type: MediaType, rows: list[dict[str, Any]]
 ) -> None:

@@ -1,0 +1,522 @@
+"""The journal: every answered row is recorded once, however processes, disks and stores behave."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.db import Database
+from app.owned import OwnedFolder, Scratch
+from app.serving.journal import Journal, PredictionRecord, read_parquet, read_spool, write_parquet
+from app.store import Store
+from tests.client import Client
+from tests.serving.records import NOW, record
+from tests.versions import journal_of, register, train_here
+
+ROW: dict[str, Any] = {
+    "scheduled": "2013-05-31T14:15:00Z",
+    "carrier": "B6",
+    "distance": 700,
+    "wind": 17.5,
+    "international": False,
+}
+
+
+@pytest.fixture
+def make_journal(database: Database, tmp_path: Path) -> Iterator[Callable[[], Journal]]:
+    """Makes journals of processes that share a folder, a database and a store."""
+    with ExitStack() as stack:
+
+        def make() -> Journal:
+            scratch = Scratch(tmp_path / "scratch")
+            store = Store("", folder=tmp_path / "objects", scratch=scratch)
+            stack.callback(scratch.close)
+            journal = Journal(tmp_path / "journal", database, store, scratch, seal_seconds=60)
+            stack.callback(journal.stop)
+            return journal
+
+        yield make
+
+
+def spools(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "journal" / "spool").glob("*/*.ndjson"))
+
+
+# ── Records ──────────────────────────────────────────────────────────────────────────────────────
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+records = st.builds(
+    record,
+    st.integers(0, 10**6),
+    model=texts,
+    caller=texts,
+    version=st.integers(1, 2**31 - 1),
+    deployment=st.none() | st.integers(1, 2**31 - 1),
+    variant=st.none() | st.just("canary"),
+    request_id=st.none() | texts,
+    inputs=st.dictionaries(texts, json_values, max_size=4),
+    prediction=st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    probabilities=st.none() | st.lists(st.floats(0, 1), max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(records, min_size=1, max_size=5))
+def test_a_sealed_record_is_the_record_that_was_written(written: list[PredictionRecord]) -> None:
+    with TemporaryDirectory() as folder:
+        read = list(read_parquet(write_parquet(written, Path(folder))))
+    assert repr(read) == repr(written)  # repr tells True from 1, 1 from 1.0, and -0.0 from 0.0
+
+
+def test_a_record_of_many_megabytes_is_sealed(make_journal: Callable[[], Journal]) -> None:
+    journal = make_journal()
+    journal.append([record(1, inputs={"note": "x" * 20_000_000}), record(2)])
+    journal.seal()
+    assert [len(str(found.inputs.get("note"))) for found in journal.read("m")] == [4, 20_000_000]
+
+
+# ── Writing, sealing, reading ────────────────────────────────────────────────────────────────────
+
+
+def test_records_read_the_same_before_and_after_they_are_sealed(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    journal, other = make_journal(), make_journal()
+    # Two models, two processes, and a midnight between the records.
+    for number in range(0, 400, 10):
+        writer = journal if number % 20 else other
+        writer.append(
+            [record(number), record(number + 1, model="n", version=2), record(number + 2, version=2)]
+        )
+    queries: list[dict[str, Any]] = [
+        {},
+        {"limit": 1},
+        {"limit": 7},
+        {"version": 2},
+        {"version": 3},
+        {"prediction_id": "id-12"},
+        {"prediction_id": "id-11"},
+        {"since": NOW + timedelta(milliseconds=100)},
+        {"until": NOW + timedelta(milliseconds=100)},
+        {"since": NOW + timedelta(milliseconds=90), "until": NOW + timedelta(milliseconds=110), "limit": 3},
+        {"since": NOW + timedelta(days=1)},
+    ]
+    unsealed = [journal.read("m", **query) for query in queries]
+    journal.seal()
+    half_sealed = [journal.read("m", **query) for query in queries]
+    other.seal()
+    assert spools(tmp_path) == []
+    sealed = [other.read("m", **query) for query in queries]
+    assert unsealed == half_sealed == sealed
+    numbers = [[int(found.prediction_id[3:]) for found in read] for read in sealed]
+    everything = sorted([*range(0, 400, 10), *range(2, 402, 10)], reverse=True)
+    assert numbers == [
+        everything,
+        everything[:1],
+        everything[:7],
+        everything[::2],
+        [],
+        [12],
+        [],
+        [number for number in everything if number >= 100],
+        [number for number in everything if number <= 100],
+        [110, 102, 100],
+        [],
+    ]
+    assert [found.prediction_id for found in journal.read("n", limit=1)] == ["id-391"]
+    assert journal.read("nobody") == []
+
+
+def test_sealing_while_writing_and_reading_neither_loses_nor_doubles_a_record(
+    make_journal: Callable[[], Journal],
+) -> None:
+    journal, reader = make_journal(), make_journal()
+    numbers = itertools.count()
+    written: list[str] = []
+    sealed = threading.Event()
+
+    def write() -> None:
+        while not sealed.is_set():
+            number = next(numbers)
+            journal.append([record(number)])
+            written.append(f"id-{number}")
+            time.sleep(0.001)  # rest, so that a write may begin at any moment of a seal
+
+    def read() -> None:
+        while not sealed.is_set():
+            before = set(written)
+            found = [record.prediction_id for record in reader.read("m")]
+            assert len(found) == len(set(found)), "a record was read twice"
+            assert before <= set(found), "a record was not read"
+
+    with ThreadPoolExecutor(5) as pool:
+        working = [pool.submit(work) for work in (read, write, write, write, write)]
+        try:
+            for _ in range(15):
+                journal.seal()
+        finally:
+            sealed.set()
+        for work in working:
+            work.result()
+    journal.seal()
+    assert Counter(found.prediction_id for found in reader.read("m")) == Counter(written)
+
+
+def test_a_seal_that_was_interrupted_before_the_spool_was_deleted_doubles_nothing(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    journal = make_journal()
+    journal.append([record(number) for number in range(5)])
+    (spool,) = spools(tmp_path)
+    content = spool.read_bytes()
+    journal.seal()
+    spool.write_bytes(content)  # as if the process had died between the commit and the deletion
+    assert len(journal.read("m")) == 5
+    journal.seal()
+    assert spools(tmp_path) == []
+    assert len(journal.read("m")) == 5
+
+
+def test_a_seal_that_fails_is_made_up_for_by_the_next(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    journal = make_journal()
+    journal.append([record(1)])
+    shutil.rmtree(tmp_path / "objects")
+    (tmp_path / "objects").write_text("no folder")
+    with pytest.raises(Exception, match="store did not do what was asked"):
+        journal.seal()
+    assert journal.read("m") == [record(1)]
+    journal.append([record(2)])
+    (tmp_path / "objects").unlink()
+    journal.seal()
+    assert spools(tmp_path) == []
+    assert journal.read("m") == [record(2), record(1)]
+
+
+# ── Processes that die ───────────────────────────────────────────────────────────────────────────
+
+
+def leave_behind(folder: Path, content: bytes) -> Path:
+    """A spool whose process is gone."""
+    owned = OwnedFolder(folder)
+    path = owned.path / "00000001.ndjson"
+    path.write_bytes(content)
+    owned.close()
+    return path
+
+
+def test_a_torn_last_line_is_left_out(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
+    journal = make_journal()
+    journal.append([record(1), record(2)])
+    (own,) = spools(tmp_path)
+    lines = own.read_bytes()
+    journal.seal()
+    for cut in (1, 10, len(lines) // 2 - 1):
+        path = leave_behind(tmp_path / "torn", lines + lines[:cut])
+        assert read_spool(path) == [record(1), record(2)]
+    left = leave_behind(tmp_path / "journal" / "spool", lines.replace(b"id-", b"no-") + lines[:30])
+    leave_behind(tmp_path / "journal" / "spool", lines[:30])
+    assert len(journal.read("m")) == 4
+    journal.seal()
+    assert sorted(found.prediction_id for found in journal.read("m")) == ["id-1", "id-2", "no-1", "no-2"]
+    assert not left.parent.exists()
+    assert spools(tmp_path) == []
+
+
+def test_what_dead_processes_left_is_sealed_once_by_many(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    first = make_journal()
+    first.append([record(0)])
+    (own,) = spools(tmp_path)
+    line = own.read_bytes()
+    for number in range(1, 21):
+        leave_behind(tmp_path / "journal" / "spool", line.replace(b"id-0", b"id-%d" % number))
+    journals = [first, make_journal(), make_journal(), make_journal()]
+    with ThreadPoolExecutor(4) as pool:
+        for sealing in [pool.submit(journal.seal) for journal in journals]:
+            sealing.result()
+    found = Counter(found.prediction_id for found in first.read("m"))
+    assert found == Counter(f"id-{number}" for number in range(21))
+    assert spools(tmp_path) == []
+    living = [path for path in (tmp_path / "journal" / "spool").iterdir() if path.is_dir()]
+    assert len(living) == 4
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from app.db import Database
+from app.owned import Scratch
+from app.serving.journal import Journal
+from app.store import Store
+from tests.serving.records import record
+
+folder = Path(sys.argv[1])
+scratch = Scratch(folder / "scratch")
+store = Store("", folder=folder / "objects", scratch=scratch)
+journal = Journal(folder / "journal", Database(sys.argv[2]), store, scratch, seal_seconds=0.05)
+"""
+
+
+def start_process(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER + script, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_the_records_of_a_killed_process_are_sealed_exactly_once(
+    make_journal: Callable[[], Journal], database: Database, tmp_path: Path
+) -> None:
+    script = """
+journal.start()
+for number in itertools.count():
+    journal.append([record(number)])
+    print(f"id-{number}", flush=True)  # the answer
+"""
+    journal = make_journal()
+    with start_process(script, tmp_path, database.url) as process:
+        assert process.stdout is not None
+        answered = [process.stdout.readline().strip() for _ in range(300)]
+        process.kill()
+        answered += process.stdout.read().split("\n")[:-1]
+    assert len(answered) >= 300
+    unsealed = Counter(found.prediction_id for found in journal.read("m"))
+    journal.seal()
+    sealed = Counter(found.prediction_id for found in journal.read("m"))
+    assert sealed == unsealed
+    assert set(sealed.values()) == {1}
+    # Of what was not answered yet, at most the one record in hand is there.
+    assert set(answered) <= set(sealed)
+    assert len(sealed) <= len(answered) + 1
+    assert spools(tmp_path) == []
+    make_journal().seal()
+    assert Counter(found.prediction_id for found in journal.read("m")) == sealed
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_full_disk_costs_the_record_and_nothing_else(
+    make_journal: Callable[[], Journal], database: Database, tmp_path: Path
+) -> None:
+    script = """
+import resource
+from app.serving.journal import LOST
+
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def room(size):  # the disk takes files up to this size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+def append(*numbers):
+    before = LOST._value.get()
+    journal.append([record(number) for number in numbers])
+    print("appended", *numbers, int(LOST._value.get() - before), bool(journal.problem))
+
+append(1)
+(spool,) = (folder / "journal").rglob("*.ndjson")
+line = spool.stat().st_size
+room(int(line * 2.5))
+append(2, 3)  # takes a part of the second line only
+room(int(line * 2.8))
+append(4, 5)
+room(line * 10)
+append(6)
+room(spool.stat().st_size)
+append(7)
+room(line * 10)
+append(8)
+"""
+    with start_process(script, tmp_path, database.url) as process:
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    told = [line.split()[1:] for line in output.splitlines() if line.startswith("appended")]
+    assert told == [
+        ["1", "0", "False"],
+        ["2", "3", "2", "True"],
+        ["4", "5", "2", "True"],
+        ["6", "0", "False"],
+        ["7", "1", "True"],
+        ["8", "0", "False"],
+    ]
+    journal = make_journal()
+    for _ in range(2):
+        assert [found.prediction_id for found in journal.read("m")] == ["id-8", "id-6", "id-1"]
+        journal.seal()
+    assert spools(tmp_path) == []
+
+
+# ── Over HTTP ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def served(shared: Client, model: str) -> str:
+    """A model whose champion is version 1 and whose shadow is version 2; `steady` is version 3."""
+    for body in ({"version": 1}, {"version": 2, "shadow": True}):
+        assert shared.post(f"/v1/models/{model}:promote", json=body).status_code == 201
+    assert shared.put(f"/v1/models/{model}/aliases/steady", json={"version": 3}).status_code == 200
+    return model
+
+
+def wait_until_sealed(client: Client) -> None:
+    """The server seals by itself, twice a second."""
+    deadline = time.monotonic() + 60
+    while list(client.settings.journal.glob("spool/*/*.ndjson")):
+        assert time.monotonic() < deadline, client.get("/readyz").text
+        time.sleep(0.05)
+
+
+def test_every_answered_row_is_recorded_once(shared: Client, served: str) -> None:
+    asking = shared.as_role("client")
+    rows = [ROW | {"distance": distance, "flight_id": distance} for distance in (100, 200, 300)]
+    deployment = shared.get(f"/v1/models/{served}").json()["deployment"]
+    forms = {
+        "": (1, "champion", deployment),
+        "/versions/2": (2, None, None),
+        "/aliases/steady": (3, None, None),
+    }
+    expected: dict[str, dict[str, Any]] = {}
+    started = datetime.now(UTC)
+    for form, (version, variant, by) in forms.items():
+        answer = asking.post(
+            f"/v1/models/{served}{form}:predict",
+            json={"instances": rows},
+            headers={"x-request-id": f"request{version}"},
+        ).json()
+        for position, prediction_id in enumerate(answer["prediction_ids"]):
+            expected[prediction_id] = {
+                "prediction_id": prediction_id,
+                "model": served,
+                "version": version,
+                "deployment": by,
+                "variant": variant,
+                "request_id": f"request{version}",
+                "inputs": rows[position],
+                "prediction": answer["predictions"][position],
+                "probabilities": answer["probabilities"][position],
+            }
+    ended = datetime.now(UTC)
+    assert len(expected) == 9
+    for sealed in (False, True):
+        if sealed:
+            wait_until_sealed(shared)
+        for prediction_id, facts in expected.items():
+            found = asking.get(f"/v1/predictions/{prediction_id}").json()
+            assert {name: found[name] for name in facts} == facts
+            assert started <= datetime.fromisoformat(found["at"]) <= ended
+            assert found["caller"].startswith("client-")
+        with journal_of(shared.settings) as journal:
+            recorded = Counter(found.prediction_id for found in journal.read(served))
+            assert set(recorded.values()) == {1}
+            assert set(expected) <= set(recorded)
+            shadowed = [found for found in journal.read(served) if found.prediction_id not in expected]
+        assert [(found.version, found.variant, found.deployment) for found in shadowed] == [
+            (2, "shadow", deployment)
+        ] * 3
+        assert [found.inputs for found in shadowed] == rows
+
+
+def test_a_client_sees_its_own_predictions_only(shared: Client, served: str) -> None:
+    asking, other = shared.as_role("client"), shared.as_role("client")
+    (prediction_id,) = asking.predict(served, [ROW])["prediction_ids"]
+    path = f"/v1/predictions/{prediction_id}"
+    assert asking.get(path).status_code == 200
+    for reader in ("viewer", "scientist", "engineer", "admin"):
+        assert shared.as_role(reader).get(path).json() == asking.get(path).json()
+    assert shared.as_role("viewer", models=f"{served}*").get(path).status_code == 200
+    hidden: list[httpx.Response] = [other.get(path), shared.as_role("viewer", models="other-*").get(path)]
+    for answer in hidden:
+        assert answer.status_code == 404
+        assert answer.json()["code"] == "prediction_not_found"
+
+
+@pytest.mark.parametrize("wrong", ["none", "a" * 40, "A" * 40, "é" * 40, "%00", "..%2Fkeys"])
+def test_an_id_of_nobody_finds_nothing(shared: Client, wrong: str) -> None:
+    answer = shared.get(f"/v1/predictions/{wrong}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_id_with_a_changed_character_finds_nothing(shared: Client, served: str) -> None:
+    (prediction_id,) = shared.predict(served, [ROW])["prediction_ids"]
+    changed = ("b" if prediction_id[0] == "a" else "a") + prediction_id[1:]
+    for wrong in (changed, prediction_id.upper(), prediction_id[:-1]):
+        assert shared.get(f"/v1/predictions/{wrong}").status_code == 404
+
+
+def begin(start: Callable[..., Client], **changes: Any) -> Client:
+    """A server of the test's own that serves the model ``m``."""
+    client = start(**changes)
+    client.add_dataset("few", client.table(rows=60, seed=2))
+    register(client, "m", train_here(client, "few", algorithm="dummy"))
+    assert client.post("/v1/models/m:promote", json={"version": 1}).status_code == 201
+    return client
+
+
+def lost(client: Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(
+        float(line.split()[1]) for line in lines if line.startswith("roundhouse_predictions_lost_total")
+    )
+
+
+def test_a_spool_that_is_gone_is_counted_and_never_stops_the_answers(start: Callable[..., Client]) -> None:
+    client = begin(start)
+    for folder in client.settings.journal.glob("spool/*"):
+        shutil.rmtree(folder)
+    before = lost(client)
+    answers = [client.predict("m", [ROW, ROW]) for _ in range(3)]
+    assert len({prediction_id for answer in answers for prediction_id in answer["prediction_ids"]}) == 6
+    assert lost(client) - before == 6
+    for _ in range(12):  # while seals, which have nothing to do, succeed
+        ready = client.get("/readyz")
+        assert ready.status_code == 200, "it still serves"
+        assert "answered but not recorded" in ready.json()["journal"]
+        time.sleep(0.1)
+
+
+def test_predictions_are_answered_while_the_store_is_away(start: Callable[..., Client]) -> None:
+    client = begin(start)
+    objects = client.settings.home / "objects"
+    assert client.get("/readyz").json()["store"] == "ok"
+    away = objects.rename(objects.with_name("away"))
+    objects.write_text("where the volume was")
+    (prediction_id,) = client.predict("m", [ROW])["prediction_ids"]
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert "StoreUnavailable" in ready.json()["store"]
+    assert ready.json()["models"] == "ok"
+    deadline = time.monotonic() + 60
+    while client.get("/readyz").json()["journal"] == "ok":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "not being sealed" in client.get("/readyz").json()["journal"]
+    assert client.get(f"/v1/predictions/{prediction_id}").json()["inputs"] == ROW
+    objects.unlink()
+    away.rename(objects)
+    wait_until_sealed(client)
+    assert client.get(f"/v1/predictions/{prediction_id}").json()["inputs"] == ROW
+    assert client.get("/readyz").json()["status"] == "ready"

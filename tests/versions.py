@@ -1,0 +1,80 @@
+"""Model versions without a worker: trained in this process, for tests of what comes after training."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from app.access.caller import Caller
+from app.access.policy import Role
+from app.datasets.models import DatasetVersion
+from app.db import Database
+from app.owned import Scratch
+from app.registry.service import ensure_model, register_version
+from app.serving.journal import Journal
+from app.settings import Settings
+from app.store import Store
+from app.training.fit import fit_model
+from app.training.handover import MODEL
+from app.training.spec import TrainingSpec
+from tests.client import Client
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Database, Store, Scratch]]:
+    """What a server over the same settings works with."""
+    database, scratch = Database(settings.sqlalchemy_url), Scratch(settings.scratch)
+    try:
+        yield database, Store(settings.store_url, folder=settings.home / "objects", scratch=scratch), scratch
+    finally:
+        scratch.close()
+        database.dispose()
+
+
+@contextmanager
+def journal_of(settings: Settings) -> Iterator[Journal]:
+    """A journal of another process of the same installation."""
+    with opened(settings) as (database, store, scratch):
+        journal = Journal(settings.journal, database, store, scratch, seal_seconds=60)
+        try:
+            yield journal
+        finally:
+            journal.stop()
+
+
+def train_here(client: Client, dataset: str, *, target: str = "late", **spec: Any) -> dict[str, Any]:
+    """Train on the dataset's first version and store the artifact; what a worker then registers."""
+    training = TrainingSpec.model_validate({"target": target, **spec})
+    with opened(client.settings) as (database, store, scratch), scratch.folder() as folder:
+        with database.session_scope(write=False) as session:
+            data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=1)).one()
+        with store.open_file(data.parquet_digest) as parquet:
+            facts = fit_model(parquet, training, folder)
+        artifact = store.write_file(folder / MODEL)
+    return facts | {
+        "spec": training.model_dump(mode="json"),
+        "data": {"dataset": dataset, "version": 1, "digest": data.digest, "rows": data.rows},
+        "artifact_digest": artifact.digest,
+        "artifact_size": artifact.size,
+    }
+
+
+def register(client: Client, model: str, *trained: dict[str, Any]) -> None:
+    """Make the model, and a version of each outcome of ``train_here``."""
+    caller = Caller("tests", Role.ADMIN, datetime.now(UTC))
+    database = Database(client.settings.sqlalchemy_url)
+    with database.session_scope() as session:
+        ensure_model(session, caller, model)
+        for facts in trained:
+            register_version(session, caller, model, **facts, created_by=caller.name)
+    database.dispose()
+
+
+def artifact_of(client: Client, model: str, version: int) -> Path:
+    """A version's artifact in the server's folder."""
+    digest = client.get(f"/v1/models/{model}/versions/{version}").json()["artifact_digest"]
+    (path,) = (client.settings.home / "objects").rglob(digest.removeprefix("sha256:"))
+    return path
