@@ -34,7 +34,7 @@ class ByServer(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist is not
     """Gives the tests of one shared server to one process, and every other test to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        server = re.search(r"[[-](laptop|production)[]-]", nodeid)
+        server = re.search(r"[\[-](laptop|production)[\]-]", nodeid)
         return server[1] if server else nodeid
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arro3.io import read_ipc_stream
 
-from app.datasets.engine import connect, literal
+from app.datasets.engine import connect, fit_to_width, literal
 from app.datasets.faults import fault
 
 
@@ -42,6 +42,7 @@ def _main(source: str, staged: str) -> None:
     reader = read_ipc_stream(source)
     names = reader.schema.names
     with connect(Path(staged).parent) as connection:
+        fit_to_width(connection, len(names))
         connection.register("stream", reader)
         connection.execute(f"COPY (SELECT * FROM stream) TO {literal(staged)} (FORMAT parquet)")
     sys.stdout.write(json.dumps(names))
