@@ -62,6 +62,9 @@ def main() -> None:
     except OperationalError as error:
         _complain(f"The database did not answer: {' '.join(str(error.orig).split())}")
         raise SystemExit(1) from None
+    except OSError as error:
+        _complain(f"{error.filename or 'The system'}: {error.strerror}.")
+        raise SystemExit(1) from None
     except CommandError as error:
         _complain(f"The schema was not changed: {error}")
         raise SystemExit(1) from None
@@ -75,7 +78,7 @@ def _complain(text: str) -> None:
 def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
     worker: Annotated[bool, typer.Option(help="Also run a training worker.")] = True,
     no_auth: Annotated[
@@ -135,7 +138,7 @@ def migrate(
 @cli.command()
 def demo(
     *,
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     end: Annotated[bool, typer.Option("--exit", help="Stop the server at the end.")] = False,
 ) -> None:
     """Carry a model on real data through its whole life, over HTTP."""

@@ -32,6 +32,7 @@ from sqlalchemy.types import TypeDecorator
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 20
+CONNECT_TIMEOUT_SECONDS = 5
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -121,7 +122,8 @@ class Database:
 
 def make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        timeout = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+        return create_engine(url, connect_args=timeout, pool_pre_ping=True, pool_size=10, max_overflow=20)
     engine = create_engine(
         url,
         connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None},

@@ -4,17 +4,19 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Generic, NoReturn, TypeVar, cast
 
 import structlog
+from annotated_types import Interval
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, Strict, WithJsonSchema
 from sqlalchemy import Select, UniqueConstraint, select
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -22,19 +24,31 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import Match
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from app.db import Base, Database
-from app.errors import AppError, InputError, InvalidInput, pointer
+from app.errors import AppError, Conflict, InputError, InvalidInput, pointer
 from app.owned import Scratch
 from app.store import Store
 
 log = structlog.get_logger()
 
+MAX_DETAIL = 2000
 PROBLEM_TYPE = "application/problem+json"
 MAX_IDEMPOTENCY_KEY = 200
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(
+            "must begin with a letter or digit and hold only letters, digits, - and _, at most 64 in all"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME})]
 """A name that fits into a path: letters, digits, ``-`` and ``_``, at most 64 of them."""
 
 
@@ -44,7 +58,14 @@ def _iso_8601(value: Any) -> str:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_iso_8601)]
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie within the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_iso_8601), AfterValidator(_in_utc)]
 """A time with its zone. Numbers, which Pydantic would take for seconds since 1970, are refused."""
 
 
@@ -55,6 +76,12 @@ class SegmentConvertor(StringConvertor):
 
 
 register_url_convertor("segment", SegmentConvertor())
+
+Number = Annotated[int, Interval(ge=1, le=2**31 - 1)]
+"""The number of a version or a deployment, within what every database's integer holds."""
+
+StrictNumber = Annotated[int, Strict(), Interval(ge=1, le=2**31 - 1)]
+"""The same in a body, where true and "1" are no numbers."""
 
 # ── The request's transaction ────────────────────────────────────────────────────────────────────
 
@@ -67,8 +94,11 @@ def get_session(request: Request) -> Iterator[Session]:
         yield session
 
 
+MAX_SESSIONS = 10
+"""Requests that hold a transaction at once. More than the pool lends would wait for each other's threads."""
+
 # scope="function": the commit comes before the answer, so a failed commit is never answered with 201.
-SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+SessionDep = Annotated[Session, Depends(get_session, scope="function", max_concurrency=MAX_SESSIONS)]
 
 # ── What the process holds open ──────────────────────────────────────────────────────────────────
 
@@ -95,6 +125,7 @@ ScratchDep = Annotated[Scratch, Depends(get_scratch)]
 
 # ── Bodies ───────────────────────────────────────────────────────────────────────────────────────
 
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -107,6 +138,8 @@ class JsonRequest(Request):
 
     async def json(self) -> Any:
         body = await self.body()
+        if NUL.search(body):  # PostgreSQL cannot store it, and data files with it are refused as well
+            raise json.JSONDecodeError("a text holds U+0000", "", 0)
         try:
             content = json.loads(body)
             if SURROGATE.search(body):
@@ -230,7 +263,9 @@ class IdempotentRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            request = JsonRequest(request.scope, request.receive)
+            request = JsonRequest(
+                _as_json(request.scope) if self.body_field else request.scope, request.receive
+            )
             key = request.headers.get("idempotency-key")
             if key is None or request.method != "POST" or self.status_code not in (201, 202):
                 return await handler(request)
@@ -245,7 +280,14 @@ class IdempotentRoute(APIRoute):
             record = await run_in_threadpool(_find_record, request, caller.name, key)
             if record is not None:
                 return _replay(record, fingerprint)
-            response = await handler(request)
+            try:
+                response = await handler(request)
+            except Conflict:
+                # It may have been made by this very request, sent at the same time.
+                if (record := await run_in_threadpool(_find_record, request, caller.name, key)) is None:
+                    raise
+                await run_in_threadpool(request.state.session.rollback)
+                return _replay(record, fingerprint)
             session: Session | None = getattr(request.state, "session", None)
             if session is not None and response.status_code < 300:
                 session.add(
@@ -266,6 +308,12 @@ class IdempotentRoute(APIRoute):
     def recorded(self, body: bytes) -> bytes:
         """What is kept of an answer, to be given again."""
         return body
+
+
+def _as_json(scope: Scope) -> Scope:
+    """Whatever a client calls its JSON: curl says that it is a form, Triton's client says nothing."""
+    headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def _find_record(request: Request, caller: str, key: str) -> IdempotencyRecord | None:
@@ -313,6 +361,8 @@ def problem(
     errors: Sequence[InputError] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
+    if len(detail) > MAX_DETAIL:  # a caller's own text is not sent back without bound
+        detail = f"{detail[:MAX_DETAIL]}…"
     body: dict[str, Any] = {
         "type": f"urn:roundhouse:error:{code}",
         "title": HTTPStatus(status).phrase,
@@ -322,7 +372,9 @@ def problem(
         "request_id": request.scope.get("state", {}).get("request_id"),
     }
     if errors:
-        body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors]
+        body["errors"] = [
+            {"pointer": error.pointer[:MAX_DETAIL], "detail": error.detail[:MAX_DETAIL]} for error in errors
+        ]
     return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)
 
 
@@ -351,7 +403,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 PROBLEM_DESCRIPTIONS = {
-    400: "The request is not well-formed HTTP or JSON.",
+    400: "The connection closed before the body was complete.",
     401: "No key, or a key that is unknown or revoked.",
     403: "The key's role or model pattern does not allow this.",
     404: "There is no such object.",
@@ -391,6 +443,13 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 WRONG_BODIES = {"missing": "is missing", "model_attributes_type": "is not a JSON object"}
+PLAIN_WORDS = {
+    "dict_type": "must be a JSON object",
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "model_attributes_type": "must be a JSON object",
+    "too_short": "must not be empty",
+}
 
 
 def _input_error(fault: dict[str, Any], body: Any) -> InputError:
@@ -398,11 +457,12 @@ def _input_error(fault: dict[str, Any], body: Any) -> InputError:
     if fault["type"] == "json_invalid":
         return InputError("", f"is not JSON: {fault['ctx']['error']} (character {path[0]})")
     if not path and (wrong := WRONG_BODIES.get(fault["type"])):
-        return InputError("", f"{wrong}; send a JSON object, with the content type application/json")
+        return InputError("", f"{wrong}; send a JSON object")
+    words = PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
     if place != "body":
-        return InputError(pointer(place, *path), fault["msg"])
+        return InputError(pointer(place, *path), words)
     absent = [path.pop()] if fault["type"] == "missing" else []
-    return InputError(pointer(*_steps_in(body, path), *absent), fault["msg"])
+    return InputError(pointer(*_steps_in(body, path), *absent), words)
 
 
 def _steps_in(body: Any, path: list[str | int]) -> Iterator[str | int]:
@@ -444,9 +504,23 @@ async def _client_gone(request: Request, _error: Exception) -> Response:
     return problem(request, 400, "incomplete_body", "The connection closed before the body was complete.")
 
 
+LOST_RACES = {
+    "23503",  # PostgreSQL: foreign_key_violation, unique_violation
+    "23505",
+    "SQLITE_CONSTRAINT_FOREIGNKEY",
+    "SQLITE_CONSTRAINT_PRIMARYKEY",
+    "SQLITE_CONSTRAINT_UNIQUE",
+}
+
+
 async def _integrity_error(request: Request, error: Exception) -> Response:
     # The rules check first and answer precisely; what arrives here has lost a race with another request.
-    log.warning("lost_race", error=str(cast("IntegrityError", error).orig))
+    # A breach of any other constraint is a fault of ours.
+    found = cast("IntegrityError", error).orig
+    name = getattr(found, "sqlstate", None) or getattr(found, "sqlite_errorname", None)
+    if name not in LOST_RACES:
+        return await _unexpected(request, error)
+    log.warning("lost_race", error=str(found))
     detail = "Another request changed the same object at the same time. Repeat the request."
     return problem(request, 409, "concurrent_change", detail)
 
@@ -458,16 +532,23 @@ async def _data_error(request: Request, error: Exception) -> Response:
     return problem(request, 422, "value_not_storable", detail)
 
 
-async def _operational_error(request: Request, error: Exception) -> Response:
-    log.error("database_unavailable", error=str(cast("OperationalError", error).orig))
-    detail = "The database did not answer. Nothing was changed; try again."
+async def _database_away(request: Request, error: Exception) -> Response:
+    log.error("database_unavailable", error=str(error))
+    detail = "The database did not answer. Try again."
+    if request.method not in ("GET", "HEAD"):  # it may have been lost just after the commit
+        detail = (
+            "The database did not answer, and it is not known whether the change was made. Look, or repeat "
+            "the request with the same Idempotency-Key."
+        )
     return problem(request, 503, "database_unavailable", detail, headers={"retry-after": "1"})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("unexpected_error", path=request.url.path, exc_info=error)
     detail = "This is a fault of the server. Its log has the reason under the request id."
-    return problem(request, 500, "internal_error", detail)
+    # Answered outside of the middleware that adds this header to every other answer.
+    headers = {"x-request-id": request.scope.get("state", {}).get("request_id", "")}
+    return problem(request, 500, "internal_error", detail, headers=headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -477,5 +558,6 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(IntegrityError, _integrity_error)
     app.add_exception_handler(DataError, _data_error)
-    app.add_exception_handler(OperationalError, _operational_error)
+    app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(PoolTimeoutError, _database_away)
     app.add_exception_handler(Exception, _unexpected)

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from app import telemetry
@@ -66,6 +68,7 @@ TAGS = {
     "operations": "For those who run the server.",
 }
 
+log = structlog.get_logger()
 operations = APIRouter(tags=["operations"], route_class=GuardedRoute)
 
 
@@ -82,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}",
     )
     app.state.settings = settings
     add_error_handlers(app)
@@ -105,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Swagger UI comes from a package, not from a CDN: the docs work without the internet.
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.add_route("/docs", _docs, include_in_schema=False)
+    app.add_route("/", lambda _: RedirectResponse("docs"), include_in_schema=False)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
     return app
 
@@ -205,8 +210,9 @@ def readyz(request: Request, response: Response) -> Readiness:
 def _check(ping: Any) -> str:
     try:
         ping()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    except Exception as error:  # the reason may name hosts and users: it is for the log
+        log.warning("not_ready", exc_info=error)
+        return f"{type(error).__name__}; see the log"
     return "ok"
 
 
@@ -294,7 +300,10 @@ def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permiss
             parameter["example"] = PATH_EXAMPLES[parameter["name"]]
     if "requestBody" in operation:
         statuses |= {400, 413}
-    if method == "post" and {"201", "202"} & operation["responses"].keys():
+    takes_file = (
+        "application/json" not in operation.get("requestBody", {"content": ["application/json"]})["content"]
+    )
+    if method == "post" and {"201", "202"} & operation["responses"].keys() and not takes_file:
         statuses |= {409, 422}
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     described = {str(status): response for status, response in problem_responses(*statuses).items()}
@@ -307,6 +316,7 @@ PATH_EXAMPLES = {
     "run": 1,
     "model": "flight-delays",
     "alias": "stable",
+    "deployment": 1,
     "prediction": PREDICTION_ID_EXAMPLE,
     "key": "checkout-service",
 }

@@ -16,7 +16,7 @@ from app.datasets.ingest import MediaType
 from app.http import PROBLEM_TYPE
 from app.main import TAGS, create_app
 from tests.client import ADMIN_KEY, Client
-from tests.conftest import make_settings, running_server, running_worker
+from tests.conftest import Start, make_settings, running_server, running_worker
 
 MAX_EXAMPLES = 15
 LIFE_CYCLE = [
@@ -204,3 +204,32 @@ def serialize_file(context: schemathesis.SerializationContext, value: Any) -> by
 )
 def test_the_server_keeps_what_the_document_says(case: "schemathesis.Case[Any]", served: Client) -> None:
     case.call_and_validate(base_url=str(served.base_url))
+
+
+def test_the_examples_can_be_tried_one_after_the_other(start: Start) -> None:
+    client = start(worker=True)
+    document = client.get("/openapi.json").json()
+
+    def example(path: str, method: str, media_type: str = "application/json") -> Any:
+        content = document["paths"][path][method]["requestBody"]["content"][media_type]
+        if "example" in content:
+            return content["example"]
+        schema = content["schema"]
+        return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["examples"][0]
+
+    def try_out(method: str, path: str) -> httpx.Response:
+        url = path.format(dataset="flights", model="flight-delays", alias="stable", version=1)
+        answer = client.request(method, url, json=example(path, method.lower()))
+        assert answer.is_success, answer.text
+        return answer
+
+    try_out("POST", "/v1/datasets")
+    client.add_version("flights", example("/v1/datasets/{dataset}/versions", "post", "text/csv").encode())
+    run = client.wait_for_run(try_out("POST", "/v1/training-runs").json()["id"])
+    assert run["status"] == "succeeded", run["error"]
+    try_out("POST", "/v1/models/{model}:promote")
+    try_out("PUT", "/v1/models/{model}/aliases/{alias}")
+    for form in ("", "/versions/{version}", "/aliases/{alias}"):
+        try_out("POST", f"/v1/models/{{model}}{form}:predict")
+    try_out("POST", "/v1/feedback")
+    try_out("POST", "/v1/keys")

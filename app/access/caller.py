@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import Any
+
+from sqlalchemy import ColumnElement, SQLColumnExpression, true
 
 from app.access.policy import GRANTS, Permission, Role
 from app.errors import AppError
+
+MODEL_PATTERN = r"^[A-Za-z0-9_*?-]{1,64}$"
+"""What a key's name pattern may be made of. None of it but ``*`` and ``?`` means anything in a pattern of
+``fnmatch`` or in a regular expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,13 @@ class Caller:
 
     def may_touch(self, model: str) -> bool:
         return self.models is None or fnmatchcase(model, self.models)
+
+    def sees(self, model: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+        """``may_touch`` as SQL, for a column of model names."""
+        if self.models is None:
+            return true()
+        expression = self.models.replace("*", ".*").replace("?", ".")
+        return model.regexp_match(f"^{expression}$")
 
     def require_model(self, model: str) -> None:
         if not self.may_touch(model):

@@ -13,6 +13,8 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
     __table_args__ = (
         CheckConstraint(f"role IN ({', '.join(repr(role.value) for role in Role)})", name="role"),
+        # An admin makes keys, so limits on an admin's key would limit nothing.
+        CheckConstraint("role <> 'admin' OR models IS NULL", name="models"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -77,6 +77,7 @@ POLICY: dict[tuple[str, str], tuple[Permission, ...]] = {
     ("POST", "/v1/models/{model}:promote"): (_P.OPERATE,),
     ("POST", "/v1/models/{model}:rollback"): (_P.OPERATE,),
     ("GET", "/v1/models/{model}/deployments"): (_P.READ,),
+    ("GET", "/v1/models/{model}/deployments/{deployment}"): (_P.READ,),
     ("POST", "/v1/models/{model}:predict"): (_P.PREDICT,),
     ("POST", "/v1/models/{model}/versions/{version}:predict"): (_P.PREDICT,),
     ("POST", "/v1/models/{model}/aliases/{alias}:predict"): (_P.PREDICT,),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -56,7 +57,7 @@ async def authorize(request: Request, permissions: tuple[Permission, ...]) -> Ca
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthorized("key_missing", "Send your API key as 'Authorization: Bearer <key>'.")
     ring: KeyRing = request.app.state.key_ring
-    key = await run_in_threadpool(ring.find, secret.strip(), now)
+    key = await run_in_threadpool(ring.find, secret.strip())
     caller = Caller(key.name, Role(key.role), now, request_id, key.models)
     if not any(caller.has(permission) for permission in permissions):
         roles = ", ".join(roles_with(permissions)) or "none"
@@ -70,13 +71,16 @@ async def authorize(request: Request, permissions: tuple[Permission, ...]) -> Ca
 
 
 def _require_loopback(request: Request) -> None:
-    """Without keys the address is the only gate; the Host header keeps foreign web pages out."""
-    address = request.client.host if request.client else ""
-    host = request.url.hostname or ""
-    if not (is_loopback(address) and is_loopback(host)):
-        raise Forbidden(
-            "loopback_only", f"This server runs without keys and answers on loopback only, not {host!r}."
-        )
+    """Without keys the address is the only gate; Host and Origin keep foreign web pages out."""
+    origin = request.headers.get("origin")
+    hosts = [request.client.host if request.client else None, request.url.hostname]
+    if origin is not None:
+        hosts.append(urlsplit(origin).hostname)
+    for host in hosts:
+        if not is_loopback(host or ""):
+            raise Forbidden(
+                "loopback_only", f"This server runs without keys and answers on loopback only, not {host!r}."
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -23,6 +22,7 @@ from app.errors import AppError, InputError, InvalidInput
 from app.http import (
     DatabaseDep,
     Name,
+    Number,
     Page,
     PagingDep,
     ScratchDep,
@@ -35,7 +35,6 @@ from app.store import CHUNK_BYTES, read_chunks
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
 upload_router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=UploadRoute)
 
-VersionNumber = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 VERSION_EXAMPLE: dict[str, Any] = {
     "dataset": "flights",
@@ -157,12 +156,18 @@ def get_dataset(dataset: str, session: SessionDep) -> DatasetInfo:
 
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+# Enough rows to train on, so that the examples of /docs can be tried one after the other.
+CSV_EXAMPLE = "carrier,distance,late\n" + "".join(
+    f"{carrier},{distance},{str(carrier == 'B6' or distance > 2000).lower()}\n"
+    for distance in range(200, 2600, 300)
+    for carrier in ("AA", "B6", "UA")
+)
 UPLOAD_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "text/csv": {
             "schema": {"type": "string"},
-            "example": "carrier,distance,late\nUA,1400,false\nB6,,true\n",
+            "example": CSV_EXAMPLE,
         },
         "application/x-ndjson": {
             "schema": {"type": "string"},
@@ -234,7 +239,7 @@ async def _receive(request: Request, path: Path) -> service.Upload:
                     "The form has no file in its field 'file'.",
                     errors=[InputError("/file", "the file is missing")],
                 )
-            media_type = service.media_type_of(file.content_type)
+            media_type = service.media_type_of(file.content_type, file.filename)
             await _write(path, _read_form_file(file))
     else:
         media_type = service.media_type_of(content_type)
@@ -261,7 +266,7 @@ def list_versions(dataset: str, session: SessionDep, paging: PagingDep) -> Page[
 
 
 @router.get("/{dataset}/versions/{version}", responses=problem_responses(404))
-def get_version(dataset: str, version: VersionNumber, session: SessionDep) -> DatasetVersionInfo:
+def get_version(dataset: str, version: Number, session: SessionDep) -> DatasetVersionInfo:
     """One version: its digest and schema."""
     return DatasetVersionInfo.model_validate(service.get_version(session, dataset, version))
 
@@ -269,7 +274,7 @@ def get_version(dataset: str, version: VersionNumber, session: SessionDep) -> Da
 @router.get("/{dataset}/versions/{version}/preview", responses=problem_responses(404))
 def preview_version(
     dataset: str,
-    version: VersionNumber,
+    version: Number,
     database: DatabaseDep,
     store: StoreDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
@@ -291,6 +296,14 @@ FILE_SUFFIX = {
 }
 
 
+RANGES = {media_type.value: media_type for media_type in FILE_SUFFIX} | {
+    "": MediaType.PARQUET,
+    "*/*": MediaType.PARQUET,
+    "application/*": MediaType.PARQUET,
+    "text/*": MediaType.CSV,
+}
+
+
 @router.get(
     "/{dataset}/versions/{version}/content",
     response_class=StreamingResponse,
@@ -304,7 +317,7 @@ FILE_SUFFIX = {
 )
 def get_content(
     dataset: str,
-    version: VersionNumber,
+    version: Number,
     request: Request,
     database: DatabaseDep,
     store: StoreDep,
@@ -325,7 +338,10 @@ def get_content(
     return StreamingResponse(
         _send(path, open_until_sent),
         media_type=media_type,
-        headers={"content-disposition": f'attachment; filename="{name}"'},
+        headers={
+            "content-disposition": f'attachment; filename="{name}"',
+            "content-length": str(path.stat().st_size),
+        },
     )
 
 
@@ -335,14 +351,18 @@ def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
 
 
 def _accepted(accept: str) -> MediaType:
+    """The media type that ``Accept`` likes best (RFC 9110, section 12.5.1)."""
+    wanted = []
     for part in accept.split(","):
-        name = part.partition(";")[0].strip().lower()
-        if name in ("*/*", "application/*", ""):
-            return MediaType.PARQUET
-        if name in FILE_SUFFIX:
-            return MediaType(name)
-        if name == "text/*":
-            return MediaType.CSV
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        try:
+            wanted.append((-float(quality), name))
+        except ValueError:
+            wanted.append((0.0, name))
+    for unliked, name in sorted(wanted, key=lambda one: one[0]):
+        if name in RANGES and unliked < 0:
+            return RANGES[name]
     raise AppError(
         "not_acceptable",
         f"The content can be had as {', '.join(FILE_SUFFIX)}; Accept names {accept!r}.",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -63,6 +63,15 @@ def list_versions(session: Session, name: str, paging: Paging) -> tuple[Sequence
     dataset = get_dataset(session, name)
     query = select(DatasetVersion).filter_by(dataset_id=dataset.id)
     return paginate(session, query, DatasetVersion.number, paging)
+
+
+MEDIA_TYPE_OF_SUFFIX = {
+    ".csv": MediaType.CSV,
+    ".parquet": MediaType.PARQUET,
+    ".ndjson": MediaType.NDJSON,
+    ".jsonl": MediaType.NDJSON,
+    ".arrows": MediaType.ARROW_STREAM,
+}
 
 
 class Upload(NamedTuple):
@@ -138,15 +147,20 @@ def _find_by_digest(session: Session, dataset: Dataset, digest: str) -> DatasetV
     return session.scalar(select(DatasetVersion).filter_by(dataset_id=dataset.id, digest=digest))
 
 
-def media_type_of(content_type: str | None) -> MediaType:
-    """Raises InvalidInput (415) for a type that is not read here."""
+def media_type_of(content_type: str | None, filename: str | None = None) -> MediaType:
+    """The type of a data file; of a form's file without a type of its own, by the ending of its name.
+
+    Raises InvalidInput (415) for a type that is not read here.
+    """
     name = (content_type or "").partition(";")[0].strip().lower()
+    if name in ("", "application/octet-stream") and filename:  # what curl says of any file in a form
+        name = MEDIA_TYPE_OF_SUFFIX.get(PurePath(filename).suffix.lower(), name)
     try:
         return MediaType(name)
     except ValueError:
         raise InvalidInput(
             "unsupported_media_type",
             f"Data files of type {name or '(none)'!r} are not read here. Send Content-Type "
-            f"{', '.join(MediaType)}, or multipart/form-data with the file in 'file'.",
+            f"{', '.join(MediaType)}, or multipart/form-data with the file, of such a type, in 'file'.",
             status=415,
         ) from None

@@ -28,7 +28,9 @@ def performance_rows(body: Mapping[str, Any], version: int) -> dict[str, Metrics
     """What the holdout promised for the version, then what each window of time with outcomes brought."""
     promise = {"the holdout's promise": body["holdout"].get(str(version), {})}
     windows = body["windows"]
-    return promise | {f"from {one['start'][:10]}, {one['rows']:,} flights": one["metrics"] for one in windows}
+    return promise | {
+        f"30 days from {one['start'][:10]}, {one['rows']:,} flights": one["metrics"] for one in windows
+    }
 
 
 def drift_columns(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ STOP_SECONDS = 60.0
 def perform(port: int, *, stay: bool) -> int:
     """Start a server, tell the story to it, and keep it up with ``stay``; the exit code: 0 is success."""
     console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds the stack, which stops the server
     home = Path(os.environ.get("ROUNDHOUSE_HOME", "models_store")) / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     key = "rh_" + secrets.token_urlsafe(32)
     url = f"http://{HOST}:{port}"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from app.access.route import GuardedRoute
+from app.access.route import CallerDep, GuardedRoute
 from app.events import service
 from app.http import Moment, Page, PagingDep, SessionDep
 
@@ -19,6 +19,7 @@ EXAMPLE: JsonDict = {
     "actor": "admin",
     "action": "model.promoted",
     "subject": "models/flight-delays",
+    "model": "flight-delays",
     "request_id": "0f9b8c1d2e3f4a5b",
     "detail": {"deployment": 3, "version": 2, "comment": "beats version 1 on June and July"},
 }
@@ -34,6 +35,7 @@ class EventInfo(BaseModel):
     actor: str = Field(description="The key's name, or the server's own process.")
     action: str
     subject: str
+    model: str | None = Field(description="The model that it is about, if it is about one.")
     request_id: str | None
     detail: dict[str, Any]
 
@@ -41,6 +43,7 @@ class EventInfo(BaseModel):
 @router.get("")
 def list_events(
     session: SessionDep,
+    caller: CallerDep,
     paging: PagingDep,
     subject: Annotated[
         str | None,
@@ -51,8 +54,8 @@ def list_events(
     since: Annotated[Moment | None, Query(description="Not before this time.")] = None,
     until: Annotated[Moment | None, Query(description="Before this time.")] = None,
 ) -> Page[EventInfo]:
-    """Every change that was ever made, newest first."""
+    """Every change that was ever made, newest first; of models, those that the key may see."""
     rows, cursor = service.list_events(
-        session, paging, subject=subject, action=action, actor=actor, since=since, until=until
+        session, caller, paging, subject=subject, action=action, actor=actor, since=since, until=until
     )
     return Page(items=[EventInfo.model_validate(row) for row in rows], next=cursor)

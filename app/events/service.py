@@ -12,11 +12,20 @@ from app.events.models import Event
 from app.http import Paging, paginate
 
 
-def record_event(session: Session, caller: Caller, action: str, subject: str, **detail: Any) -> None:
+def record_event(
+    session: Session,
+    caller: Caller,
+    action: str,
+    subject: str,
+    *,
+    model: str | None = None,
+    **detail: Any,
+) -> None:
     """Add an event to the transaction of the change that it tells of.
 
     ``action`` is what happened, such as ``model.promoted``; ``subject`` the path of the object that it
-    happened to, such as ``models/flight-delays``.
+    happened to, such as ``models/flight-delays``; ``model`` the model that it is about, if it is about one:
+    a key that is limited to others does not see the event.
     """
     session.add(
         Event(
@@ -24,6 +33,7 @@ def record_event(session: Session, caller: Caller, action: str, subject: str, **
             actor=caller.name,
             action=action,
             subject=subject,
+            model=model,
             request_id=caller.request_id,
             detail=detail,
         )
@@ -32,6 +42,7 @@ def record_event(session: Session, caller: Caller, action: str, subject: str, **
 
 def list_events(
     session: Session,
+    caller: Caller,
     paging: Paging,
     *,
     subject: str | None = None,
@@ -40,8 +51,11 @@ def list_events(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[Sequence[Event], str | None]:
-    """Events, newest first. ``subject`` also finds what lies below it; ``until`` is exclusive."""
-    query = select(Event)
+    """Events of the caller's models and of none, newest first.
+
+    ``subject`` also finds what lies below it; ``until`` is exclusive.
+    """
+    query = select(Event).where(or_(Event.model.is_(None), caller.sees(Event.model)))
     if subject is not None:
         below = Event.subject.startswith(subject.rstrip("/") + "/", autoescape=True)
         query = query.where(or_(Event.subject == subject, below))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
+from app.access.caller import MODEL_PATTERN
 from app.access.models import ApiKey
 from app.access.policy import Role
 from app.access.route import CallerDep, GuardedRoute
@@ -34,7 +35,9 @@ class NewKey(BaseModel):
     name: Name = Field(description="Names the key's holder in events.")
     role: Role
     models: str | None = Field(
-        None, min_length=1, max_length=64, description="Only models of this name pattern (`*`, `?`)."
+        None,
+        pattern=MODEL_PATTERN,
+        description="Only models of this name pattern (`*`, `?`). An admin's key has none.",
     )
 
 
@@ -87,7 +90,7 @@ def list_keys(session: SessionDep, paging: PagingDep) -> Page[KeyInfo]:
     return Page(items=[KeyInfo.model_validate(row) for row in rows], next=cursor)
 
 
-@router.delete("/{key}", status_code=204, responses=problem_responses(404))
+@router.delete("/{key}", status_code=204, responses=problem_responses(404, 409))
 def revoke_key(key: str, caller: CallerDep, session: SessionDep) -> None:
     """Revoke a key by its name. Every process refuses it within one second."""
     service.revoke_key(session, caller, key)

@@ -1,12 +1,13 @@
 """Recording the true outcomes of predictions. Nothing is overwritten: a correction is a new revision."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
@@ -73,7 +74,7 @@ def record_feedback(
             continue
         assert prediction is not None  # noqa: S101 - _version_of refuses the others
         before = known.get(outcome.prediction_id)
-        if before is not None and (type(before.actual), before.actual) == (type(actual), actual):
+        if before is not None and says_the_same(signatures[version.id], before.actual, actual):
             duplicates += 1
             continue
         corrected += before is not None
@@ -93,7 +94,7 @@ def record_feedback(
         recorded[version.model] = recorded.get(version.model, 0) + 1
     session.flush()
     for model, count in recorded.items():
-        record_event(session, caller, "feedback.recorded", f"models/{model}", outcomes=count)
+        record_event(session, caller, "feedback.recorded", f"models/{model}", model=model, outcomes=count)
     return Receipt(sum(recorded.values()) - corrected, duplicates, corrected, rejected)
 
 
@@ -103,9 +104,14 @@ def list_feedback(session: Session, prediction_id: str) -> Sequence[Feedback]:
     return session.scalars(query.order_by(Feedback.revision.desc())).all()
 
 
-def latest_feedback() -> Any:
-    """A query for the last revision of every prediction's feedback."""
-    last = select(func.max(Feedback.id)).group_by(Feedback.prediction_id)
+def latest_feedback(*shared: ColumnElement[bool]) -> Any:
+    """A query for the last revision of each prediction's feedback.
+
+    ``shared`` are conditions on what the revisions of a prediction have in common: the model, the version
+    and the time of the prediction. Add conditions on what a correction may change to the query itself, so
+    that they apply to the last revision only.
+    """
+    last = select(func.max(Feedback.id)).where(*shared).group_by(Feedback.prediction_id)
     return select(Feedback).where(Feedback.id.in_(last))
 
 
@@ -119,10 +125,18 @@ def checked_actual(signature: Signature, actual: Any) -> Any:
     for label in signature.classes:
         if type(label) is type(actual) and label == actual:
             return label
-    labels = ", ".join(repr(label) for label in signature.classes[:20])
+    labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in signature.classes[:20])
     raise _Refused(
         "invalid_actual", f"actual must be one of the model's classes ({labels}), not {shown(actual)}."
     )
+
+
+def says_the_same(signature: Signature, before: Any, actual: Any) -> bool:
+    """Whether an outcome repeats a recorded one."""
+    if signature.classes is None:
+        # The databases may change a number's type: JSONB gives 1e+22 back as an integer, SQLite -0.0.
+        return bool(type(actual)(before) == actual)
+    return (type(before), before) == (type(actual), actual)
 
 
 def fits(target_type: ColumnType, number: float) -> bool:

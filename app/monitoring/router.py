@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.http import DatabaseDep, Moment, Page, SessionDep, problem_responses
+from app.http import DatabaseDep, Moment, Number, Page, SessionDep, problem_responses
 from app.monitoring import feedback, service
 from app.monitoring.drift import DriftReport
 from app.registry.models import ModelVersion
@@ -114,7 +114,7 @@ class FeedbackRevision(BaseModel):
     received_at: datetime
 
 
-@feedback_router.post("")
+@feedback_router.post("", responses=problem_responses(409))
 def send_feedback(
     body: FeedbackBatch, caller: CallerDep, session: SessionDep, predicting: PredictingDep
 ) -> FeedbackReceipt:
@@ -234,7 +234,6 @@ class PerformanceInfo(BaseModel):
     holdout: dict[int, dict[str, float | None]] = Field(description="Each version's metrics at training.")
 
 
-VersionQuery = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 SinceQuery = Annotated[Moment | None, Query(description="Not before this time.")]
 UntilQuery = Annotated[Moment | None, Query(description="Before this time.")]
 
@@ -244,7 +243,7 @@ def get_drift(
     model: str,
     database: DatabaseDep,
     predicting: PredictingDep,
-    version: VersionQuery = None,
+    version: Number | None = None,
     since: SinceQuery = None,
     until: UntilQuery = None,
     limit: Annotated[int, Query(ge=1, le=100_000, description="At most so many, the newest.")] = 10_000,
@@ -282,7 +281,7 @@ def get_performance(
     model: str,
     database: DatabaseDep,
     predicting: PredictingDep,
-    version: VersionQuery = None,
+    version: Number | None = None,
     since: SinceQuery = None,
     until: UntilQuery = None,
     window: Annotated[

@@ -75,14 +75,17 @@ def measure_performance(
     """Realised metrics in windows, and each version's holdout metrics to hold them against."""
     with database.session_scope(write=False) as session:
         found = get_model(session, model)
-        clock = Feedback.observed_at if by_observed else Feedback.predicted_at
-        query = latest_feedback().where(Feedback.model_id == found.id)
+        shared = [Feedback.model_id == found.id]
         if version is not None:
-            query = query.where(Feedback.version_id == get_version(session, model, version).id)
+            shared.append(Feedback.version_id == get_version(session, model, version).id)
+        clock = Feedback.observed_at if by_observed else Feedback.predicted_at
+        period = []
         if since is not None:
-            query = query.where(clock >= since)
+            period.append(clock >= since)
         if until is not None:
-            query = query.where(clock < until)
+            period.append(clock < until)
+        # A correction may move observed_at into the period or out of it, and never predicted_at.
+        query = latest_feedback(*shared, *(() if by_observed else period)).where(*period)
         feedback = {row.prediction_id: row for row in session.scalars(query)}
         used = {row.version_id for row in feedback.values()}
         versions = session.scalars(select(ModelVersion).where(ModelVersion.id.in_(used))).all()
@@ -90,7 +93,13 @@ def measure_performance(
         return [], {}
     predicted = [row.predicted_at for row in feedback.values()]
     # The id's clock ticks in milliseconds, the record's in microseconds.
-    records = journal.read(model, since=min(predicted), until=max(predicted) + timedelta(milliseconds=1))
+    records = journal.read(
+        model,
+        version=version,
+        since=min(predicted),
+        until=max(predicted) + timedelta(milliseconds=1),
+        with_inputs=False,
+    )
     judged = [
         JudgedPrediction(
             row.observed_at if by_observed else record.at,

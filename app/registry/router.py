@@ -1,21 +1,19 @@
 """Model versions and aliases over HTTP."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.http import Name, Page, PagingDep, SessionDep, problem_responses
+from app.http import Name, Number, Page, PagingDep, SessionDep, StrictNumber, problem_responses
 from app.registry import service
 from app.registry.models import Alias, ModelVersion
 from app.registry.signature import Signature
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["models"], route_class=GuardedRoute)
 
-MAX_VERSION = 2**31 - 1
-VersionNumber = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 
 SIGNATURE_EXAMPLE: dict[str, Any] = {
     "features": [
@@ -106,7 +104,9 @@ class VersionInfo(VersionSummary):
     )
 
     signature: Signature
-    example: dict[str, Any] = Field(description="A row of the training data, as `instances` take it.")
+    example: dict[str, Any] = Field(
+        description="A typical row, as `instances` take it: each column's median or most frequent value."
+    )
     params: dict[str, Any]
     spec: dict[str, Any]
     evaluation: dict[str, Any]
@@ -131,9 +131,9 @@ class Evaluation(BaseModel):
 
 
 class AliasTarget(BaseModel):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 2}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}]})
 
-    version: int = Field(ge=1, le=MAX_VERSION)
+    version: StrictNumber
 
 
 class AliasInfo(BaseModel):
@@ -166,13 +166,13 @@ def list_versions(model: str, session: SessionDep, paging: PagingDep) -> Page[Ve
 
 
 @router.get("/versions/{version:segment}", responses=problem_responses(404))
-def get_version(model: str, version: VersionNumber, session: SessionDep) -> VersionInfo:
+def get_version(model: str, version: Number, session: SessionDep) -> VersionInfo:
     """One version: signature, metrics, spec, data, environment, artifact."""
     return VersionInfo.model_validate(service.get_version(session, model, version))
 
 
 @router.get("/versions/{version}/evaluation", responses=problem_responses(404))
-def get_evaluation(model: str, version: VersionNumber, session: SessionDep) -> Evaluation:
+def get_evaluation(model: str, version: Number, session: SessionDep) -> Evaluation:
     """How a version did on its holdout."""
     found = service.get_version(session, model, version)
     return Evaluation(metrics=found.metrics, **found.evaluation)
@@ -184,13 +184,19 @@ def list_aliases(model: str, session: SessionDep) -> Page[AliasInfo]:
     return Page(items=[_alias_info(*row) for row in service.list_aliases(session, model)], next=None)
 
 
-@router.put("/aliases/{alias:segment}", responses=problem_responses(404))
+@router.put(
+    "/aliases/{alias:segment}",
+    responses={201: {"description": "The alias is new.", "model": AliasInfo}, **problem_responses(404)},
+)
 def set_alias(
-    model: str, alias: Name, body: AliasTarget, caller: CallerDep, session: SessionDep
+    model: str, alias: Name, body: AliasTarget, caller: CallerDep, session: SessionDep, response: Response
 ) -> AliasInfo:
     """Point an alias at a version. `…/aliases/{alias}:predict` follows it within a second."""
-    service.set_alias(session, caller, model, alias, body.version)
-    return _alias_info(*service.get_alias(session, model, alias))
+    found, version, created = service.set_alias(session, caller, model, alias, body.version)
+    if created:
+        response.status_code = 201
+        response.headers["location"] = f"/v1/models/{model}/aliases/{alias}"
+    return _alias_info(found, version)
 
 
 @router.delete("/aliases/{alias:segment}", status_code=204, responses=problem_responses(404))

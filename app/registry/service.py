@@ -21,22 +21,24 @@ def ensure_model(session: Session, caller: Caller, name: str) -> Model:
         model = Model(name=name, created_by=caller.name, created_at=caller.now)
         session.add(model)
         session.flush()
-        record_event(session, caller, "model.created", f"models/{name}")
+        record_event(session, caller, "model.created", f"models/{name}", model=name)
     return model
 
 
-def get_model(session: Session, name: str) -> Model:
+def get_model(session: Session, name: str, caller: Caller | None = None) -> Model:
+    """Raises NotFound, with the likely name among those that the caller, if told, may know of."""
     model = session.scalar(select(Model).filter_by(name=name))
     if model is None:
-        close = get_close_matches(name, session.scalars(select(Model.name)).all(), n=1)
+        known = session.scalars(select(Model.name).where(caller.sees(Model.name))).all() if caller else ()
+        close = get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else "GET /v1/models lists the models."
         raise NotFound("model_not_found", f"There is no model {name!r}. {hint}")
     return model
 
 
-def lock_model(session: Session, name: str) -> Model:
+def lock_model(session: Session, caller: Caller, name: str) -> Model:
     """The model, locked until the transaction ends: changes of one model come one after the other."""
-    model = get_model(session, name)
+    model = get_model(session, name, caller)
     return session.scalars(select(Model).filter_by(id=model.id).with_for_update()).one()
 
 
@@ -45,7 +47,7 @@ def register_version(session: Session, caller: Caller, model: str, **facts: Any)
 
     The caller is the worker that made it; ``created_by`` is who asked for it.
     """
-    locked = lock_model(session, model)
+    locked = lock_model(session, caller, model)
     newest = session.scalar(select(func.max(ModelVersion.number)).filter_by(model_id=locked.id))
     version = ModelVersion(
         model_id=locked.id,
@@ -58,14 +60,14 @@ def register_version(session: Session, caller: Caller, model: str, **facts: Any)
     session.flush()
     subject = f"models/{locked.name}/versions/{version.number}"
     record_event(
-        session, caller, "model_version.registered", subject, algorithm=version.algorithm,
-        artifact=version.artifact_digest,
+        session, caller, "model_version.registered", subject,
+        model=locked.name, algorithm=version.algorithm, artifact=version.artifact_digest,
     )  # fmt: skip
     return version
 
 
-def get_version(session: Session, model: str, number: int) -> ModelVersion:
-    found = get_model(session, model)
+def get_version(session: Session, model: str, number: int, caller: Caller | None = None) -> ModelVersion:
+    found = get_model(session, model, caller)
     version = session.scalar(select(ModelVersion).filter_by(model_id=found.id, number=number))
     if version is None:
         raise NotFound(
@@ -81,25 +83,28 @@ def list_versions(session: Session, model: str, paging: Paging) -> tuple[Sequenc
     return paginate(session, query, ModelVersion.number, paging)
 
 
-def set_alias(session: Session, caller: Caller, model: str, name: str, number: int) -> Alias:
-    """Point an alias at a version; it is created where there is none yet."""
-    locked = lock_model(session, model)
+def set_alias(
+    session: Session, caller: Caller, model: str, name: str, number: int
+) -> tuple[Alias, ModelVersion, bool]:
+    """Point an alias at a version; whether it is new."""
+    locked = lock_model(session, caller, model)
     version = get_version(session, model, number)
     alias = session.scalar(select(Alias).filter_by(model_id=locked.id, name=name))
+    created = alias is None
     if alias is None:
         alias = Alias(model_id=locked.id, name=name)
         session.add(alias)
     alias.version_id = version.id
     alias.updated_by, alias.updated_at = caller.name, caller.now
     session.flush()
-    record_event(session, caller, "alias.set", f"models/{model}/aliases/{name}", version=number)
-    return alias
+    record_event(session, caller, "alias.set", f"models/{model}/aliases/{name}", model=model, version=number)
+    return alias, version, created
 
 
 def delete_alias(session: Session, caller: Caller, model: str, name: str) -> None:
     alias, _ = get_alias(session, model, name)
     session.delete(alias)
-    record_event(session, caller, "alias.deleted", f"models/{model}/aliases/{name}")
+    record_event(session, caller, "alias.deleted", f"models/{model}/aliases/{name}", model=model)
 
 
 def get_alias(session: Session, model: str, name: str) -> tuple[Alias, ModelVersion]:

@@ -4,6 +4,7 @@ Every model of this server sees one float64 matrix. The signature alone decides 
 row's encoding, and with it the row's answer, cannot depend on the batch that it travels in.
 """
 
+import json
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -203,7 +204,7 @@ def shown(value: Any) -> str:
         return "null"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
     kind = kinds.get(type(value), "object")
-    text = repr(value)
+    text = json.dumps(value, ensure_ascii=False) if kind in ("boolean", "string") else repr(value)
     if len(text) <= 40 and not isinstance(value, list | dict):
         return f"the {kind} {text}"
     return f"an {kind}" if kind[0] in "aio" else f"a {kind}"

@@ -10,10 +10,11 @@ import os
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import duckdb
 import msgspec
@@ -21,6 +22,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import and_, or_, select
 
+from app.datasets.engine import connect, identifier, one_file
 from app.db import Database
 from app.owned import OwnedFolder, Scratch, abandoned_folders
 from app.serving.models import PredictionSegment
@@ -44,6 +46,9 @@ SEGMENT_COLUMNS = {
     "probabilities": "DOUBLE[]",
 }
 
+MAX_BATCH_SEGMENTS = 200  # files that one query opens
+MAX_BATCH_ROWS = 100_000
+
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One answered row. ``at`` is in UTC; ``inputs`` is the row as it was sent."""
@@ -59,6 +64,42 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Any]
     prediction: bool | int | float | str
     probabilities: list[float] | None
+
+
+class Selection(NamedTuple):
+    """Which of a model's records are asked for: those in [since, until) of a version or of one id."""
+
+    since: datetime | None
+    until: datetime | None
+    version: int | None
+    prediction_id: str | None
+
+    def takes(self, record: PredictionRecord) -> bool:
+        return (
+            (self.since is None or record.at >= self.since)
+            and (self.until is None or record.at < self.until)
+            and (self.version is None or record.version == self.version)
+            and (self.prediction_id is None or record.prediction_id == self.prediction_id)
+        )
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """The same for the rows of segments, as SQL and its parameters."""
+        terms = {
+            '"at" >= ?': self.since and in_utc(self.since),
+            '"at" < ?': self.until and in_utc(self.until),
+            "version = ?": self.version,
+            "prediction_id = ?": self.prediction_id,
+        }
+        given = {term: value for term, value in terms.items() if value is not None}
+        return " AND ".join(given) or "true", list(given.values())
+
+
+class ListedSegment(NamedTuple):
+    spool: str
+    model: str
+    digest: str
+    rows: int
+    last_at: datetime
 
 
 _encoder = msgspec.json.Encoder()
@@ -129,7 +170,12 @@ class Journal:
     # ── Sealing ──────────────────────────────────────────────────────────────────────────────────
 
     def seal(self) -> None:
-        """Turn this process's spool, and those of processes that died, into segments."""
+        """Turn this process's spool, and those of processes that died, into segments.
+
+        A spool file that cannot be sealed stays, and those after it are sealed all the same. Raises an
+        ExceptionGroup of what was wrong with such files; and at once what would befall every file:
+        StoreFault and the faults of the database.
+        """
         with self._sealing:
             with self._writing:
                 if self._file:
@@ -137,10 +183,14 @@ class Journal:
                     self._file = None
                 # Listed before anybody opens the next file: that one is being written.
                 finished = spool_files(self._own.path)
-            self._seal_files(finished)
+            errors = self._seal_files(finished)
             for folder in abandoned_folders(self._spools):
-                self._seal_files(spool_files(folder))
-                shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
+                if left := self._seal_files(spool_files(folder)):
+                    errors += left
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
+        if errors:
+            raise ExceptionGroup(f"spool files stay, the first because of: {errors[0]}", errors)
 
     def _seal_regularly(self) -> None:
         while not self._stopping.wait(self._seal_seconds):
@@ -151,21 +201,29 @@ class Journal:
             self.seal()
         except Exception as error:
             self._not_sealing = f"recorded predictions are not being sealed: {error}"
-            log.warning("journal_not_sealed", error=str(error))
+            log.warning("journal_not_sealed", error=str(error), exc_info=True)
         else:
             self._not_sealing = None
 
-    def _seal_files(self, paths: list[Path]) -> None:
+    def _seal_files(self, paths: list[Path]) -> list[Exception]:
+        """Seal each file; what was wrong with those that stay."""
+        errors: list[Exception] = []
         for path in paths:
-            with self._database.session_scope(write=False) as session:
-                sealed = session.scalar(
-                    select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1)
-                )
-            if sealed is None:
-                segments = list(self._write_segments(path))
-                with self._database.session_scope() as session:
-                    session.add_all(segments)
-            path.unlink()
+            try:
+                self._seal_file(path)
+            except (ValueError, OSError, duckdb.Error) as error:
+                error.add_note(f"The spool file is {path}.")
+                errors.append(error)
+        return errors
+
+    def _seal_file(self, path: Path) -> None:
+        with self._database.session_scope(write=False) as session:
+            sealed = session.scalar(select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1))
+        if sealed is None:
+            segments = list(self._write_segments(path))
+            with self._database.session_scope() as session:
+                session.add_all(segments)
+        path.unlink()
 
     def _write_segments(self, path: Path) -> Iterator[PredictionSegment]:
         by_partition: dict[tuple[str, date], list[PredictionRecord]] = defaultdict(list)
@@ -195,44 +253,85 @@ class Journal:
         version: int | None = None,
         prediction_id: str | None = None,
         limit: int | None = None,
+        with_inputs: bool = True,
     ) -> list[PredictionRecord]:
         """Records of a model in [since, until), newest first, at most ``limit`` of them.
 
-        What another machine has not sealed yet is not among them.
+        What another machine has not sealed yet is not among them. Unless ``with_inputs``, the inputs of
+        every record are left empty: they are most of what a record weighs.
         """
-
-        def wanted(record: PredictionRecord) -> bool:
-            return (
-                record.model == model
-                and (since is None or record.at >= since)
-                and (until is None or record.at < until)
-                and (version is None or record.version == version)
-                and (prediction_id is None or record.prediction_id == prediction_id)
-            )
-
+        selection = Selection(since, until, version, prediction_id)
         # Spools first: one that is sealed after this shows in the segments, and is left out by its name.
         spools = {spool_name(path): read_spool(path) for path in self._spools.glob("*/*.ndjson")}
-        with self._database.session_scope(write=False) as session:
-            asked = [PredictionSegment.model == model]
-            if since is not None:
-                asked.append(PredictionSegment.last_at >= since)
-            if until is not None:
-                asked.append(PredictionSegment.first_at < until)
-            # One statement, so that both facts are of one moment: which spools are sealed, and into what.
-            query = select(PredictionSegment).where(or_(and_(*asked), PredictionSegment.spool.in_(spools)))
-            listed = session.scalars(query.order_by(PredictionSegment.last_at.desc())).all()
-        sealed = {segment.spool for segment in listed}
-        segments = [segment for segment in listed if segment.model == model]
-        found = [record for name in spools.keys() - sealed for record in spools[name] if wanted(record)]
-        for segment in segments:
+        listed = self._list_segments(model, selection, spools)
+        unsealed = [
+            record if with_inputs else msgspec.structs.replace(record, inputs={})
+            for name in spools.keys() - {segment.spool for segment in listed}
+            for record in spools[name]
+            if record.model == model and selection.takes(record)
+        ]
+        found = newest(unsealed, limit)
+        for batch in batches([segment for segment in listed if segment.model == model], limit):
             if limit is not None and len(found) >= limit:
-                found = sorted(found, key=lambda record: record.at, reverse=True)[:limit]
-                if found[-1].at > segment.last_at:
-                    break  # this segment and all after it are older
-            with self._store.open_file(segment.digest) as path:
-                found.extend(record for record in read_parquet(path) if wanted(record))
-        found.sort(key=lambda record: record.at, reverse=True)
-        return found[:limit]
+                # Only these may have newer records than those found.
+                batch = [segment for segment in batch if segment.last_at >= found[-1].at]
+            if not batch:
+                break  # this segment and all after it are older
+            read = self._read_segments(batch, selection, limit=limit, with_inputs=with_inputs)
+            found = newest(found + read, limit)
+        return found
+
+    def _list_segments(
+        self, model: str, selection: Selection, spools: Iterable[str]
+    ) -> Sequence[ListedSegment]:
+        """The model's segments in which there may be selected records, and all segments of ``spools``."""
+        asked = [PredictionSegment.model == model]
+        if selection.since is not None:
+            asked.append(PredictionSegment.last_at >= selection.since)
+        if selection.until is not None:
+            asked.append(PredictionSegment.first_at < selection.until)
+        columns = [getattr(PredictionSegment, name) for name in ListedSegment._fields]
+        # One statement, so that both facts are of one moment: which spools are sealed, and into what.
+        query = select(*columns).where(or_(and_(*asked), PredictionSegment.spool.in_(spools)))
+        with self._database.session_scope(write=False) as session:
+            rows = session.execute(query.order_by(PredictionSegment.last_at.desc()))
+            return [ListedSegment(*row) for row in rows]
+
+    def _read_segments(
+        self,
+        segments: Sequence[ListedSegment],
+        selection: Selection,
+        *,
+        limit: int | None,
+        with_inputs: bool,
+    ) -> list[PredictionRecord]:
+        with ExitStack() as stack:
+            paths = [stack.enter_context(self._store.open_file(segment.digest)) for segment in segments]
+            spill = stack.enter_context(self._scratch.folder())
+            return read_parquet(paths, spill, selection, limit=limit, with_inputs=with_inputs)
+
+
+def newest(records: list[PredictionRecord], limit: int | None) -> list[PredictionRecord]:
+    return sorted(records, key=lambda record: record.at, reverse=True)[:limit]
+
+
+def batches(segments: Sequence[ListedSegment], limit: int | None) -> Iterator[list[ListedSegment]]:
+    """Runs of segments, each of about as many rows as are asked for, that one query reads."""
+    batch: list[ListedSegment] = []
+    rows, enough = 0, min(limit or MAX_BATCH_ROWS, MAX_BATCH_ROWS)
+    for segment in segments:
+        batch.append(segment)
+        rows += segment.rows
+        if rows >= enough or len(batch) == MAX_BATCH_SEGMENTS:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
+
+
+def in_utc(at: datetime) -> datetime:
+    """As DuckDB's TIMESTAMP has it: without a zone."""
+    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def spool_files(folder: Path) -> list[Path]:
@@ -256,19 +355,38 @@ def read_spool(path: Path) -> list[PredictionRecord]:
 def write_parquet(records: Iterable[PredictionRecord], folder: Path) -> Path:
     source, target = folder / "records.ndjson", folder / "segment.parquet"
     source.write_bytes(b"".join(_encoder.encode(record) + b"\n" for record in records))
-    with duckdb.connect() as connection:
+    with connect(folder) as connection:
         table = connection.read_json(str(source), format="newline_delimited", columns=SEGMENT_COLUMNS)
         table.write_parquet(str(target), compression="zstd")
     return target
 
 
-def read_parquet(path: Path) -> Iterator[PredictionRecord]:
-    with duckdb.connect() as connection:
-        rows = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+def read_parquet(
+    paths: Sequence[Path],
+    spill: Path,
+    selection: Selection,
+    *,
+    limit: int | None = None,
+    with_inputs: bool = True,
+) -> list[PredictionRecord]:
+    """The selected records of all the files, newest first; ``spill`` is a folder for DuckDB."""
+    columns = {name: identifier(name) for name in SEGMENT_COLUMNS}
+    if not with_inputs:
+        columns["inputs"] = "'{}'"
+    files = ", ".join(one_file(path) for path in paths)
+    condition, parameters = selection.condition()
+    query = (
+        f"SELECT {', '.join(columns.values())} FROM read_parquet([{files}], hive_partitioning = false) "  # noqa: S608
+        f'WHERE {condition} ORDER BY "at" DESC LIMIT ?'
+    )
+    records = []
+    with connect(spill) as connection:
+        rows = connection.execute(query, [*parameters, limit])
         while chunk := rows.fetchmany(10_000):
             for row in chunk:
                 fields = dict(zip(SEGMENT_COLUMNS, row, strict=True))
                 fields["at"] = fields["at"].replace(tzinfo=UTC)
                 fields["inputs"] = msgspec.json.decode(fields["inputs"])
                 fields["prediction"] = msgspec.json.decode(fields["prediction"])
-                yield PredictionRecord(**fields)
+                records.append(PredictionRecord(**fields))
+    return records

@@ -6,7 +6,7 @@ while versions change. A version that cannot be loaded leaves the old deployment
 
 import io
 import threading
-from collections import OrderedDict
+import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
+from app.access.caller import Caller
 from app.db import Database
 from app.errors import AppError, Conflict
 from app.registry.models import ModelVersion
@@ -26,6 +27,7 @@ from app.store import Store, StoreFault
 
 log = structlog.get_logger()
 
+LONGEST_PAUSE = 30.0
 VERSIONS_KEPT = 8
 """How many versions stay loaded that no deployment uses: those asked for by number or alias."""
 
@@ -71,6 +73,15 @@ class LiveDeployment:
         return self.slots[0].version
 
 
+class Failure(NamedTuple):
+    """A deployment that could not be loaded, and when it is tried again (monotonic clock, seconds)."""
+
+    deployment_id: int
+    reason: str
+    pause: float
+    retry_at: float
+
+
 class VersionNotServable(AppError):
     """The version's artifact cannot be read (503)."""
 
@@ -83,11 +94,11 @@ class LiveTable:
         self._store = store
         self._poll_seconds = poll_seconds
         self._live: dict[str, LiveDeployment] = {}
-        self._seen = 0
-        self._failed: dict[str, str] = {}
-        self._loaded: OrderedDict[int, LoadedVersion] = OrderedDict()
+        self._failed: dict[str, Failure] = {}
+        self._not_following: str | None = None
+        self._loaded: dict[int, LoadedVersion] = {}
         self._refreshing = threading.Lock()
-        self._loading = threading.RLock()
+        self._loading = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="live-table", daemon=True)
         self._started = False
@@ -110,10 +121,10 @@ class LiveTable:
             deployment = self._live.get(model)
         return deployment
 
-    def absence(self, model: str) -> AppError:
+    def absence(self, caller: Caller, model: str) -> AppError:
         """Why ``find`` found nothing. Raises NotFound where there is no such model."""
         with self._database.session_scope(write=False) as session:
-            get_model(session, model)
+            get_model(session, model, caller)
         if failure := self.failure(model):
             return VersionNotServable("deployment_not_loaded", failure)
         return Conflict(
@@ -123,10 +134,11 @@ class LiveTable:
 
     def load(self, version_id: int) -> LoadedVersion:
         """The version, loaded and warm. Raises VersionNotServable."""
+        if (loaded := self._loaded.get(version_id)) is not None:
+            return loaded
         with self._loading:
             version = self._loaded.get(version_id) or self._read(version_id)
             self._loaded[version_id] = version
-            self._loaded.move_to_end(version_id)
             self._forget_unused()
             return version
 
@@ -134,31 +146,41 @@ class LiveTable:
         """Serve the newest deployment of every model."""
         with self._refreshing:
             with self._database.session_scope(write=False) as session:
-                newest = session.scalar(select(func.max(Deployment.id))) or 0
-                if newest == self._seen and not self._failed:
-                    return
-                latest = select(func.max(Deployment.id)).group_by(Deployment.model_id)
-                deployments = session.scalars(
-                    select(Deployment)
-                    .where(Deployment.id.in_(latest))
-                    .options(selectinload(Deployment.slots))
-                ).all()
-            self._failed = {}
+                newest = select(func.max(Deployment.id)).group_by(Deployment.model_id)
+                # Each model by itself: on PostgreSQL a lower id may be committed after a higher one.
+                due = set(session.scalars(newest)) - self._settled()
+                query = select(Deployment).where(Deployment.id.in_(due))
+                deployments = session.scalars(query.options(selectinload(Deployment.slots))).all()
             for deployment in deployments:
-                current = self._live.get(deployment.model)
-                if current is None or current.id != deployment.id:
-                    self._serve(deployment)
-            self._seen = newest
+                self._serve(deployment)
+
+    def catch_up(self) -> None:
+        """``refresh`` that fails for later: what raised is told by ``problems`` until one succeeds."""
+        try:
+            self.refresh()
+        except Exception as error:
+            self._not_following = f"the deployments cannot be followed: {type(error).__name__}"
+            log.warning("live_table_not_refreshed", exc_info=error)
+        else:
+            self._not_following = None
 
     def problems(self) -> list[str]:
         """Why this process does not serve what it should; empty when all is well."""
         if not self._started:
             return ["the deployed models are still loading"]
-        return [f"model {model}: {reason}" for model, reason in self._failed.items()]
+        told = [f"model {model}: {failure.reason}" for model, failure in self._failed.items()]
+        return told + ([self._not_following] if self._not_following else [])
 
     def failure(self, model: str) -> str | None:
         """Why nothing serves the model, although it has a deployment."""
-        return None if model in self._live else self._failed.get(model)
+        failure = self._failed.get(model)
+        return failure.reason if failure and model not in self._live else None
+
+    def _settled(self) -> set[int]:
+        """The deployments that there is nothing to do for now: they are live, or failed a moment ago."""
+        now = time.monotonic()
+        waiting = {failure.deployment_id for failure in self._failed.values() if now < failure.retry_at}
+        return waiting | {deployment.id for deployment in self._live.values()}
 
     def _serve(self, deployment: Deployment) -> None:
         try:
@@ -167,11 +189,16 @@ class LiveTable:
                 for slot in deployment.slots
             )
         except VersionNotServable as error:
-            self._failed[deployment.model] = error.detail
+            before = self._failed.get(deployment.model)
+            pause = min(2 * before.pause, LONGEST_PAUSE) if before else self._poll_seconds
+            self._failed[deployment.model] = Failure(
+                deployment.id, error.detail, pause, time.monotonic() + pause
+            )
             log.error(
-                "deployment_not_loaded", model=deployment.model, deployment=deployment.id, error=error.detail
+                "deployment_not_loaded", model=deployment.model, deployment=deployment.id, exc_info=error
             )
             return
+        self._failed.pop(deployment.model, None)
         self._live = {**self._live, deployment.model: LiveDeployment(deployment.id, slots)}
         log.info("deployment_live", model=deployment.model, deployment=deployment.id)
 
@@ -180,15 +207,17 @@ class LiveTable:
             row = session.get_one(ModelVersion, version_id)
         try:
             artifact = self._store.read(row.artifact_digest)
-        except StoreFault as fault:
+            signature = Signature.model_validate(row.signature)
+            # The digest has just been checked against the registry: these are bytes that a worker wrote.
+            pipeline = joblib.load(io.BytesIO(artifact))
+            version = LoadedVersion(row.id, row.model, row.number, signature, pipeline)
+            version.score([row.example])  # warm before anybody waits for it
+        except Exception as error:  # whatever another release's pickle raises, the other models go on
+            reason = error.detail if isinstance(error, StoreFault) else f"{type(error).__name__}: {error}."
             raise VersionNotServable(
-                "artifact_unreadable",
-                f"Version {row.number} of model {row.model!r} cannot be loaded. {fault.detail}",
-            ) from fault
-        signature = Signature.model_validate(row.signature)
-        # The digest has just been checked against the registry: these are bytes that a worker wrote.
-        version = LoadedVersion(row.id, row.model, row.number, signature, joblib.load(io.BytesIO(artifact)))
-        version.score([row.example])  # warm before anybody waits for it
+                "version_not_loadable",
+                f"Version {row.number} of model {row.model!r} cannot be loaded. {reason}",
+            ) from error
         return version
 
     def _forget_unused(self) -> None:
@@ -199,7 +228,4 @@ class LiveTable:
 
     def _poll(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
-            try:
-                self.refresh()
-            except Exception as error:
-                log.warning("live_table_not_refreshed", error=str(error))
+            self.catch_up()

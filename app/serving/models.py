@@ -56,7 +56,7 @@ class PredictionSegment(Base):
     __tablename__ = "prediction_segments"
     __table_args__ = (
         UniqueConstraint("spool", "model", "day"),
-        Index(None, "model", "day"),
+        Index(None, "model", "last_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

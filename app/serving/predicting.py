@@ -12,7 +12,7 @@ from app.access.caller import Caller
 from app.access.policy import Permission
 from app.errors import InputError, InvalidInput, NotFound, pointer
 from app.serving.journal import Journal, PredictionRecord
-from app.serving.live import LiveDeployment, LiveTable, LoadedVersion, Scores
+from app.serving.live import LiveTable, LoadedVersion, Scores
 from app.serving.models import Variant
 from app.serving.prediction_ids import PredictionIds
 from app.serving.split import choose
@@ -20,6 +20,9 @@ from app.serving.split import choose
 log = structlog.get_logger()
 
 PREDICTED = Counter("roundhouse_predictions", "Answered rows.", ["model", "version", "variant"])
+SHADOW_FAILED = Counter(
+    "roundhouse_shadow_failures", "Rows that a shadow could not score.", ["model", "version"]
+)
 SECONDS = Histogram("roundhouse_predict_seconds", "Time to answer a predict request.", ["model"])
 
 
@@ -40,12 +43,10 @@ class Predicting:
         """
         deployment = self.live.find(model)
         if deployment is None:
-            raise self.live.absence(model)
+            raise self.live.absence(caller, model)
         slot = choose(deployment.slots, random.random())  # noqa: S311 - a traffic split needs no secrecy
         with SECONDS.labels(model).time():
-            answer = self._answer(caller, slot.version, rows, deployment.id, slot.variant)
-        self._shadow(caller, deployment, rows)
-        return answer
+            return self._answer(caller, slot.version, rows, deployment.id, slot.variant)
 
     def by_version(self, caller: Caller, version_id: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Answer with one version, whatever is deployed."""
@@ -114,15 +115,16 @@ class Predicting:
         PREDICTED.labels(version.model, version.number, variant or "none").inc(len(rows))
         return ids
 
-    def _shadow(self, caller: Caller, deployment: LiveDeployment, rows: list[dict[str, Any]]) -> None:
-        for slot in deployment.slots:
-            if slot.variant is Variant.SHADOW:
+    def score_shadow(self, caller: Caller, model: str, rows: list[dict[str, Any]]) -> None:
+        """Score with the shadow, if there is one, what was answered. Nothing of it fails the caller."""
+        deployment = self.live.find(model)
+        for slot in deployment.slots if deployment else ():
+            if deployment and slot.variant is Variant.SHADOW:
                 try:
                     scores = slot.version.score(rows)
-                except (
-                    InvalidInput
-                ) as error:  # its signature may differ; the caller has the champion's answer
-                    log.warning("shadow_not_scored", model=slot.version.model, error=error.detail)
+                except Exception as error:  # a version on trial may do anything
+                    SHADOW_FAILED.labels(model, slot.version.number).inc(len(rows))
+                    log.warning("shadow_not_scored", model=model, version=slot.version.number, exc_info=error)
                 else:
                     self._record(caller, slot.version, rows, scores, deployment.id, slot.variant)
 

@@ -14,7 +14,7 @@ import struct
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
@@ -69,9 +69,11 @@ class PredictionIds:
 
 def ensure_signing_key(session: Session, caller: Caller) -> bytes:
     """The installation's secret for prediction ids, made on first use."""
-    key = session.scalar(select(SigningKey).filter_by(name=_KEY_NAME))
-    if key is None:
-        key = SigningKey(name=_KEY_NAME, secret=secrets.token_hex(32), created_at=caller.now)
-        session.add(key)
-        session.flush()
-    return bytes.fromhex(key.secret)
+    if session.get(SigningKey, _KEY_NAME) is None:
+        try:
+            with session.begin_nested():
+                secret = secrets.token_hex(32)
+                session.add(SigningKey(name=_KEY_NAME, secret=secret, created_at=caller.now))
+        except IntegrityError:  # another process has made it in the meantime
+            pass
+    return bytes.fromhex(session.get_one(SigningKey, _KEY_NAME).secret)

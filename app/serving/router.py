@@ -5,15 +5,26 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
 from sqlalchemy import select
+from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.db import Database
-from app.http import DatabaseDep, Moment, Page, PagingDep, SessionDep, paginate, problem_responses
+from app.http import (
+    DatabaseDep,
+    Moment,
+    Number,
+    Page,
+    PagingDep,
+    SessionDep,
+    StrictNumber,
+    paginate,
+    problem_responses,
+)
 from app.registry.models import Model, ModelVersion
-from app.registry.router import MAX_VERSION, SIGNATURE_EXAMPLE, VersionNumber
+from app.registry.router import SIGNATURE_EXAMPLE
 from app.registry.service import get_alias, get_model, get_version
 from app.registry.signature import Signature
 from app.serving import service
@@ -67,23 +78,22 @@ class ModelInfo(ModelSummary):
     version: int | None = Field(description="The champion's version.")
     deployment: int | None
     signature: Signature | None = Field(description="The champion's columns and classes.")
-    example: dict[str, Any] | None = Field(description="A row as `instances` takes it.")
+    example: dict[str, Any] | None = Field(description="A typical row, as `instances` takes it.")
 
 
 @router.get("", tags=["models"])
 def list_models(session: SessionDep, caller: CallerDep, paging: PagingDep) -> Page[ModelSummary]:
     """All models that the key may see, newest first."""
-    rows, cursor = paginate(session, select(Model), Model.id, paging)
-    items = [
-        ModelSummary(name=row.name, created_at=row.created_at) for row in rows if caller.may_touch(row.name)
-    ]
-    return Page(items=items, next=cursor)
+    rows, cursor = paginate(session, select(Model).where(caller.sees(Model.name)), Model.id, paging)
+    return Page(items=[ModelSummary(name=row.name, created_at=row.created_at) for row in rows], next=cursor)
 
 
 @router.get("/{model:segment}", tags=["models"], responses=problem_responses(404))
-def describe_model(model: str, session: SessionDep, predicting: PredictingDep) -> ModelInfo:
+def describe_model(
+    model: str, caller: CallerDep, session: SessionDep, predicting: PredictingDep
+) -> ModelInfo:
     """One model: what it takes, and whether it is ready."""
-    found = get_model(session, model)
+    found = get_model(session, model, caller)
     deployment = service.current_deployment(session, found)
     version = session.get_one(ModelVersion, deployment.slots[0].version_id) if deployment else None
     return ModelInfo(
@@ -115,14 +125,12 @@ class Promotion(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [
-                {"version": 2, "expected_deployment": 1, "comment": "beats version 1 on June and July"}
-            ]
+            "examples": [{"version": 1, "expected_deployment": 0, "comment": "the first one"}]
         },
     )
 
-    version: int = Field(ge=1, le=MAX_VERSION)
-    expected_deployment: int | None = Field(
+    version: StrictNumber
+    expected_deployment: Annotated[int, Strict()] | None = Field(
         None,
         ge=0,
         le=2**31 - 1,
@@ -143,8 +151,8 @@ ROLLBACK_EXAMPLE: dict[str, Any] = {"comment": "complaints from the ground crew"
 class Rollback(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ROLLBACK_EXAMPLE]})
 
-    to_deployment: int | None = Field(
-        None, ge=1, le=2**31 - 1, description="Without it: the deployment before the current one."
+    to_deployment: StrictNumber | None = Field(
+        None, description="Without it: the deployment before the current one."
     )
     comment: str | None = Field(None, max_length=2000)
 
@@ -177,7 +185,7 @@ class DeploymentInfo(BaseModel):
     created_at: datetime
 
 
-def load_before_promoting(model: str, body: Promotion, request: Request) -> Iterator[None]:
+def load_before_promoting(model: str, body: Promotion, caller: CallerDep, request: Request) -> Iterator[None]:
     """Load the version before the transaction, and serve it right after.
 
     Declared before the session, this begins before the transaction and ends after its commit.
@@ -185,24 +193,26 @@ def load_before_promoting(model: str, body: Promotion, request: Request) -> Iter
     live: LiveTable = request.app.state.live
     database: Database = request.app.state.database
     with database.session_scope(write=False) as session:
-        version_id = get_version(session, model, body.version).id
+        version_id = get_version(session, model, body.version, caller).id
     live.load(version_id)
     yield
-    live.refresh()
+    live.catch_up()
 
 
-def load_before_rolling_back(model: str, request: Request, body: RollbackBody = None) -> Iterator[None]:
+def load_before_rolling_back(
+    model: str, caller: CallerDep, request: Request, body: RollbackBody = None
+) -> Iterator[None]:
     """The same for what is rolled back to: a version that cannot be loaded leaves the current in service."""
     live: LiveTable = request.app.state.live
     database: Database = request.app.state.database
     with database.session_scope(write=False) as session:
         to_deployment = body.to_deployment if body else None
-        target = service.rollback_target(session, get_model(session, model), to_deployment)
+        target = service.rollback_target(session, get_model(session, model, caller), to_deployment)
         version_ids = [slot.version_id for slot in target.slots]
     for version_id in version_ids:
         live.load(version_id)
     yield
-    live.refresh()
+    live.catch_up()
 
 
 @router.post(
@@ -226,7 +236,7 @@ def promote(
         shadow=body.shadow,
         comment=body.comment,
     )
-    response.headers["location"] = f"/v1/models/{model}/deployments"
+    response.headers["location"] = f"/v1/models/{model}/deployments/{deployment.id}"
     return DeploymentInfo.model_validate(deployment)
 
 
@@ -245,7 +255,7 @@ def roll_back(
     deployment = service.roll_back(
         session, caller, model, to_deployment=asked.to_deployment, comment=asked.comment
     )
-    response.headers["location"] = f"/v1/models/{model}/deployments"
+    response.headers["location"] = f"/v1/models/{model}/deployments/{deployment.id}"
     return DeploymentInfo.model_validate(deployment)
 
 
@@ -261,6 +271,12 @@ def list_deployments(
     """Every deployment of the model, newest first; the first is in service."""
     rows, cursor = service.list_deployments(session, model, paging, as_of)
     return Page(items=[DeploymentInfo.model_validate(row) for row in rows], next=cursor)
+
+
+@router.get("/{model}/deployments/{deployment}", tags=["deployments"], responses=problem_responses(404))
+def get_deployment(model: str, deployment: Number, session: SessionDep) -> DeploymentInfo:
+    """One deployment."""
+    return DeploymentInfo.model_validate(service.get_deployment(session, model, deployment))
 
 
 # ── Predictions ──────────────────────────────────────────────────────────────────────────────────
@@ -353,13 +369,15 @@ _predict: dict[str, Any] = {
 @router.post("/{model}:predict", **_predict)
 def predict(model: str, body: PredictRequest, caller: CallerDep, predicting: PredictingDep) -> Response:
     """Predict with what is in service. Every row is answered as if it came alone, and recorded."""
-    return JSONResponse(predicting.by_deployment(caller, model, body.instances))
+    answer = predicting.by_deployment(caller, model, body.instances)
+    after = BackgroundTask(predicting.score_shadow, caller, model, body.instances)
+    return JSONResponse(answer, background=after)
 
 
 @router.post("/{model}/versions/{version}:predict", **_predict)
 def predict_with_version(
     model: str,
-    version: VersionNumber,
+    version: Number,
     body: PredictRequest,
     caller: CallerDep,
     database: DatabaseDep,

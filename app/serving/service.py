@@ -37,7 +37,7 @@ def promote(
             "A version can be promoted as a canary or as a shadow, not as both.",
             errors=[InputError("/shadow", "leave it out, or leave out canary")],
         )
-    locked = lock_model(session, model)
+    locked = lock_model(session, caller, model)
     promoted = get_version(session, model, version)
     current = current_deployment(session, locked)
     current_id = current.id if current else 0
@@ -58,6 +58,11 @@ def promote(
         variant = Variant.SHADOW if shadow else Variant.CANARY
         share = canary or 0.0
         champion = current.slots[0]
+        if champion.version_id == promoted.id:
+            raise Conflict(
+                "already_champion",
+                f"Version {version} is the champion of model {model!r}; a {variant} is another version.",
+            )
         slots = [
             _slot(0, Variant.CHAMPION, champion.version_id, champion.version, 1.0 - share),
             _slot(1, variant, promoted.id, promoted.number, share),
@@ -65,7 +70,7 @@ def promote(
     deployment = _append(session, caller, locked, slots, reason="promote", comment=comment)
     record_event(
         session, caller, "model.promoted", f"models/{model}",
-        deployment=deployment.id, version=version, canary=canary, shadow=shadow, comment=comment,
+        model=model, deployment=deployment.id, version=version, canary=canary, shadow=shadow, comment=comment,
     )  # fmt: skip
     return deployment
 
@@ -83,7 +88,7 @@ def roll_back(
     Rolling back twice goes back two steps.
     Raises NotFound for a deployment that the model does not have, Conflict where there is nothing earlier.
     """
-    locked = lock_model(session, model)
+    locked = lock_model(session, caller, model)
     target = rollback_target(session, locked, to_deployment)
     slots = [
         _slot(slot.position, Variant(slot.variant), slot.version_id, slot.version, slot.weight)
@@ -95,7 +100,7 @@ def roll_back(
     )
     record_event(
         session, caller, "model.rolled_back", f"models/{model}",
-        deployment=deployment.id, restores=restored, version=slots[0].version, comment=comment,
+        model=model, deployment=deployment.id, restores=restored, version=slots[0].version, comment=comment,
     )  # fmt: skip
     return deployment
 
@@ -105,17 +110,23 @@ def rollback_target(session: Session, model: Model, to_deployment: int | None) -
 
     Raises NotFound for a deployment that the model does not have, Conflict where there is nothing earlier.
     """
-    if to_deployment is None:
-        to_deployment = _previous(session, model)
-    query = select(Deployment).filter_by(id=to_deployment, model_id=model.id)
-    target = session.scalar(query.options(selectinload(Deployment.slots)))
-    if target is None:
+    return _get(session, model, to_deployment or _previous(session, model))
+
+
+def get_deployment(session: Session, model: str, deployment: int) -> Deployment:
+    return _get(session, get_model(session, model), deployment)
+
+
+def _get(session: Session, model: Model, deployment: int) -> Deployment:
+    query = select(Deployment).filter_by(id=deployment, model_id=model.id)
+    found = session.scalar(query.options(selectinload(Deployment.slots)))
+    if found is None:
         raise NotFound(
             "deployment_not_found",
-            f"Model {model.name!r} has no deployment {to_deployment}. "
+            f"Model {model.name!r} has no deployment {deployment}. "
             f"GET /v1/models/{model.name}/deployments lists them.",
         )
-    return target
+    return found
 
 
 def _previous(session: Session, model: Model) -> int:
@@ -131,7 +142,9 @@ def _previous(session: Session, model: Model) -> int:
             standing.append(restores or deployment)
     if len(standing) < 2:
         raise Conflict(
-            "nothing_to_roll_back_to", f"Model {model.name!r} has no earlier deployment to roll back to."
+            "nothing_to_roll_back_to",
+            f"Model {model.name!r} has no standing deployment before the current one. Name one of "
+            f"GET /v1/models/{model.name}/deployments as to_deployment.",
         )
     return standing[-2]
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
+from numpy.typing import NDArray
 
-from app.datasets.table import preview
+from app.columns import ColumnType
 from app.errors import AppError
 from app.registry.reference import build_reference
+from app.registry.signature import Feature, Role, Signature, format_time
 from app.training.handover import ERROR, MODEL, REQUEST, RESULT
 from app.training.spec import TrainingSpec
 from app.training.trainer import train
@@ -28,6 +31,7 @@ def carry_out(folder: Path) -> int:
     request = json.loads((folder / REQUEST).read_text())
     try:
         result = fit_model(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
+        _write(folder / RESULT, result)
     except AppError as error:
         errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.errors]
         _write(folder / ERROR, {"code": error.code, "detail": error.detail, "errors": errors})
@@ -41,7 +45,6 @@ def carry_out(folder: Path) -> int:
         detail = f"The fit failed: {type(error).__name__}: {error}. The worker's log has the trace."
         _write(folder / ERROR, {"code": "fit_failed", "detail": detail})
         return 1
-    _write(folder / RESULT, result)
     return 0
 
 
@@ -50,14 +53,13 @@ def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]
     result = train(parquet, spec, _report)
     # Uncompressed and at one protocol: the same fit gives the same bytes.
     joblib.dump(result.pipeline, folder / MODEL, compress=0, protocol=5)
-    first_row = preview(parquet, limit=1)[0]
     reference = build_reference(result.signature, result.reference_matrix, result.reference_scores)
     return {
         "algorithm": result.algorithm,
         "params": result.params,
         "task": result.signature.task,
         "signature": result.signature.model_dump(mode="json"),
-        "example": {feature.name: first_row[feature.name] for feature in result.signature.features},
+        "example": typical_row(result.signature, result.reference_matrix),
         "metrics": result.metrics,
         "evaluation": {
             "baseline_metrics": result.baseline_metrics,
@@ -70,6 +72,33 @@ def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]
         "reference": reference.model_dump(mode="json"),
         "environment": environment(),
     }
+
+
+def typical_row(signature: Signature, matrix: NDArray[np.float64]) -> dict[str, Any]:
+    """A row that the model takes and that is nobody's, of a matrix of shape (n, len(features)), n > 0.
+
+    Each column's (upper) median or most frequent value; null only where the column holds nothing else.
+    """
+    columns = zip(signature.features, matrix.T, strict=True)
+    return {feature.name: _typical_value(feature, values) for feature, values in columns}
+
+
+def _typical_value(feature: Feature, values: NDArray[np.float64]) -> Any:
+    present = np.sort(values[np.isfinite(values)])
+    if not len(present):
+        return None
+    if feature.role in (Role.BOOLEAN, Role.CATEGORICAL):
+        labels = feature.categories or (False, True)
+        codes = present[present >= 0].astype(np.int64)
+        return labels[int(np.bincount(codes, minlength=len(labels)).argmax())]
+    middle = float(present[len(present) // 2])
+    match feature.type:
+        case ColumnType.INTEGER:
+            return int(middle)
+        case ColumnType.NUMBER:
+            return middle
+        case _:
+            return format_time(middle, feature.type)
 
 
 def environment() -> dict[str, Any]:

@@ -1,18 +1,22 @@
 """A data version's canonical Parquet as numbers: cell for cell what ``Signature.encode`` makes of its rows.
 
-DuckDB does the work a column at a time; no cell ever becomes a Python object.
+DuckDB does the work, many short columns or a few long ones at a time; no cell becomes a Python object.
 """
 
-import glob
-from collections.abc import Sequence
+# ruff: noqa: S608 - every name in SQL is quoted by identifier(), every value is bound
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import duckdb
 import numpy as np
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from app.columns import ColumnType
+from app.datasets.engine import connect, fit_to_width, identifier, one_file
 from app.registry.signature import Feature, Role, Signature
 
 _TYPES = {
@@ -34,6 +38,10 @@ _TYPES = {
 EXACT_INTEGERS = 2**53
 """A float64 holds every integer up to here."""
 
+BATCH_COLUMNS = 250
+BATCH_CELLS = 500_000
+"""At most so many share a query: each looks at the whole schema, and is planned in quadratic time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -49,29 +57,34 @@ class Examples:
     order: NDArray[np.float64] | None
 
 
-def open_table(parquet: Path) -> duckdb.DuckDBPyConnection:
-    """A connection to an in-memory database whose view ``data`` is the Parquet file; the caller closes it."""
-    connection = duckdb.connect()
-    # The rows of separate queries, one a column, must line up.
-    connection.execute("SET preserve_insertion_order = true")
-    connection.read_parquet(glob.escape(str(parquet)), hive_partitioning=False).create_view("data")
-    return connection
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column to read: as positions in ``values``, or as numbers where that is None."""
+
+    name: str
+    type: ColumnType
+    values: Sequence[bool | int | float | str] | None = None
 
 
-def table_types(connection: duckdb.DuckDBPyConnection) -> dict[str, ColumnType]:
+@contextmanager
+def open_table(parquet: Path) -> Iterator[DuckDBPyConnection]:
+    """A connection to an in-memory database whose view ``data`` is the Parquet file."""
+    with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
+        table = f"read_parquet({one_file(parquet)}, hive_partitioning = false)"
+        connection.execute(f"CREATE VIEW data AS SELECT * FROM {table}")
+        fit_to_width(connection, len(table_types(connection)))
+        yield connection
+
+
+def table_types(connection: DuckDBPyConnection) -> dict[str, ColumnType]:
     """The type of every column of ``data``; a column of any other type is read as its text."""
     described = connection.execute("DESCRIBE data").fetchall()
     return {name: _TYPES.get(kind.split("(")[0], ColumnType.STRING) for name, kind, *_ in described}
 
 
-def quoted(name: str) -> str:
-    """A column name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def present(name: str, type_: ColumnType) -> str:
     """The SQL expression of a column's value, in which NaN is null as it is in JSON rows."""
-    column = quoted(name)
+    column = identifier(name)
     match type_:
         case ColumnType.NUMBER:
             return f"nullif({column}::DOUBLE, 'NaN'::DOUBLE)"
@@ -102,60 +115,101 @@ def number(name: str, type_: ColumnType) -> str:
             return f"{column}::DOUBLE"
 
 
+def batches(connection: DuckDBPyConnection, columns: Mapping[str, ColumnType]) -> Iterator[list[str]]:
+    """The names of the columns in lists of one type each, short enough for one query each."""
+    (rows,) = connection.execute("SELECT count(*) FROM data").fetchall()[0]
+    size = max(1, min(BATCH_COLUMNS, BATCH_CELLS // max(1, rows)))
+    for type_ in sorted(set(columns.values())):
+        names = [name for name in columns if columns[name] is type_]
+        yield from (names[start : start + size] for start in range(0, len(names), size))
+
+
+def cells(values: Sequence[str]) -> str:
+    """The query of the cells of several SQL expressions of one type over ``data``.
+
+    Its columns are ``row`` (from 0), ``position`` in ``values`` and ``value``.
+    """
+    if len(values) == 1:  # the same without the cost of a list for every row
+        return f"SELECT row_number() OVER () - 1 AS row, 0 AS position, {values[0]} AS value FROM data"
+    return (
+        f"SELECT row, unnest(range({len(values)})) AS position, unnest(cells) AS value "
+        f"FROM (SELECT row_number() OVER () - 1 AS row, [{', '.join(values)}] AS cells FROM data)"
+    )
+
+
 def read_examples(parquet: Path, signature: Signature, *, order_by: str | None = None) -> Examples:
     """Read the labelled rows of ``parquet`` by the signature, with the values of the column ``order_by``.
 
-    Memory: the matrix, and one column of the table beside it.
+    Memory: the matrix, and one batch of columns beside it.
     """
+    columns = [_column(feature) for feature in signature.features]
     with open_table(parquet) as connection:
-        target = _read_target(connection, signature)
+        outcome = _Column(signature.target, signature.target_type, signature.classes)
+        target = dict(_read(connection, [outcome]))[signature.target]
         labelled = ~np.isnan(target)
-        features = np.empty((int(labelled.sum()), len(signature.features)))
-        for position, feature in enumerate(signature.features):
-            features[:, position] = _read_feature(connection, feature)[labelled]
+        features = np.empty((int(labelled.sum()), len(columns)))
+        places = {column.name: place for place, column in enumerate(columns)}
+        for name, read in _read(connection, columns):
+            features[:, places[name]] = read[labelled]
         order = None
         if order_by is not None:
-            type_ = table_types(connection)[order_by]
-            order = _read_cells(connection, number(order_by, type_))[labelled]
+            moments = _Column(order_by, table_types(connection)[order_by])
+            order = dict(_read(connection, [moments]))[order_by][labelled]
     target = target[labelled]
     return Examples(features, target.astype(np.intp) if signature.classes else target, order)
 
 
-def _read_target(connection: duckdb.DuckDBPyConnection, signature: Signature) -> NDArray[np.float64]:
-    if signature.classes is None:
-        return _read_cells(connection, number(signature.target, signature.target_type))
-    return _read_codes(connection, signature.target, signature.target_type, signature.classes)
+def _column(feature: Feature) -> _Column:
+    values = feature.categories or () if feature.role is Role.CATEGORICAL else None
+    return _Column(feature.name, feature.type, values)
 
 
-def _read_feature(connection: duckdb.DuckDBPyConnection, feature: Feature) -> NDArray[np.float64]:
-    if feature.role is Role.CATEGORICAL:
-        return _read_codes(connection, feature.name, feature.type, feature.categories or ())
-    return _read_cells(connection, number(feature.name, feature.type))
+def _read(
+    connection: DuckDBPyConnection, columns: Sequence[_Column]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """The name and the cells of each column, of shape (rows of the table,), in any order of columns."""
+    coded = {column.name: column for column in columns if column.values}
+    plain = {column.name: column for column in columns if not column.values}
+    for names in batches(connection, {name: column.type for name, column in plain.items()}):
+        yield from zip(names, _read_numbers(connection, [plain[name] for name in names]), strict=True)
+    for names in batches(connection, {name: column.type for name, column in coded.items()}):
+        yield from zip(names, _read_codes(connection, [coded[name] for name in names]), strict=True)
 
 
-def _read_codes(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    type_: ColumnType,
-    values: Sequence[bool | int | float | str],
-) -> NDArray[np.float64]:
-    """The position in ``values`` of each cell of a column: -1 where it is not there, NaN where null."""
-    value = present(name, type_)
-    if not values:
-        return _read_cells(connection, f"CASE WHEN {value} IS NOT NULL THEN -1.0 END")
+def _read_numbers(connection: DuckDBPyConnection, columns: Sequence[_Column]) -> list[NDArray[np.float64]]:
+    """The columns as numbers; -1 in each cell that is not null where no value is known."""
+    expressions = [
+        number(column.name, column.type)
+        if column.values is None
+        else f"CASE WHEN {present(column.name, column.type)} IS NOT NULL THEN -1.0 END"
+        for column in columns
+    ]
+    selected = ", ".join(
+        f"coalesce({expression}, 'NaN'::DOUBLE) AS c{position}"
+        for position, expression in enumerate(expressions)
+    )
+    return list(connection.execute(f"SELECT {selected} FROM data").fetchnumpy().values())
+
+
+def _read_codes(connection: DuckDBPyConnection, columns: Sequence[_Column]) -> NDArray[np.float64]:
+    """The position of each cell in its column's ``values``: -1 where it is not there, NaN where null.
+
+    Shape (columns, rows of the table); the columns are of one type and have values.
+    """
+    known = [
+        (position, value, float(code))
+        for position, column in enumerate(columns)
+        for code, value in enumerate(column.values or ())
+    ]
+    positions, values, codes = (list(part) for part in zip(*known, strict=True))
     found = connection.execute(
-        f"SELECT row, CASE WHEN cell IS NULL THEN 'NaN'::DOUBLE ELSE coalesce(code, -1) END AS code "  # noqa: S608
-        f"FROM (SELECT {value} AS cell, row_number() OVER () - 1 AS row FROM data) "
-        "LEFT JOIN (SELECT unnest($values) AS value, unnest($codes) AS code) ON cell = value",
-        {"values": list(values), "codes": [float(code) for code in range(len(values))]},
+        "SELECT row, position, "
+        "CASE WHEN value IS NULL THEN 'NaN'::DOUBLE ELSE coalesce(code, -1) END AS code "
+        f"FROM ({cells([present(column.name, column.type) for column in columns])}) LEFT JOIN "
+        "(SELECT unnest($positions) AS position, unnest($values) AS value, unnest($codes) AS code) "
+        "USING (position, value)",
+        {"positions": positions, "values": values, "codes": codes},
     ).fetchnumpy()
-    codes = np.empty(len(found["row"]))
-    codes[found["row"]] = found["code"]
-    return codes
-
-
-def _read_cells(connection: duckdb.DuckDBPyConnection, expression: str) -> NDArray[np.float64]:
-    cells: NDArray[np.float64] = connection.execute(
-        f"SELECT coalesce({expression}, 'NaN'::DOUBLE) AS cells FROM data"  # noqa: S608 - names are quoted
-    ).fetchnumpy()["cells"]
-    return cells
+    read = np.empty((len(columns), len(found["row"]) // len(columns)))
+    read[found["position"], found["row"]] = found["code"]
+    return read

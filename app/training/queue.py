@@ -36,7 +36,7 @@ def claim_run(session: Session, worker: Caller, lease: timedelta) -> TrainingRun
     run.attempts += 1
     run.started_at = run.started_at or worker.now
     session.flush()
-    record_event(session, worker, "training_run.started", f"training-runs/{run.id}", attempt=run.attempts)
+    _record(session, worker, run, "started", attempt=run.attempts)
     return run
 
 
@@ -71,6 +71,15 @@ def fail_run(session: Session, worker: Caller, run_id: int, error: dict[str, Any
     run = _held(session, worker, run_id)
     run.error = error
     _end(session, worker, run, RunStatus.FAILED, step="failed", error=error)
+
+
+def cancel_run(session: Session, caller: Caller, run: TrainingRun) -> None:
+    """Cancel an unfinished run that this transaction has locked: its worker ends it, if it has one."""
+    run.cancel_requested = True
+    session.flush()
+    _record(session, caller, run, "cancel_requested")
+    if run.status == RunStatus.QUEUED:
+        _end(session, caller, run, RunStatus.CANCELLED, step="cancelled")
 
 
 def end_cancelled_run(session: Session, worker: Caller, run_id: int) -> None:
@@ -120,7 +129,7 @@ def _end(
     run.status, run.step, run.finished_at = status, step, worker.now
     run.lease_owner = run.lease_expires_at = None
     session.flush()
-    record_event(session, worker, f"training_run.{status}", f"training-runs/{run.id}", **detail)
+    _record(session, worker, run, status, **detail)
 
 
 def _retry(
@@ -140,4 +149,10 @@ def _requeue(session: Session, worker: Caller, run: TrainingRun, *, reason: str)
     run.status, run.step, run.fraction = RunStatus.QUEUED, "waiting for a worker", 0.0
     run.lease_owner = run.lease_expires_at = None
     session.flush()
-    record_event(session, worker, "training_run.requeued", f"training-runs/{run.id}", reason=reason)
+    _record(session, worker, run, "requeued", reason=reason)
+
+
+def _record(session: Session, caller: Caller, run: TrainingRun, what: str, **detail: Any) -> None:
+    record_event(
+        session, caller, f"training_run.{what}", f"training-runs/{run.id}", model=run.model, **detail
+    )

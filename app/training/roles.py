@@ -4,21 +4,24 @@ Inference looks at aggregates over every row; the training spec has the last wor
 and a table do not fit is refused here, for the request handler and the trainer alike.
 """
 
+# ruff: noqa: S608 - every name in SQL is quoted by identifier()
+
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection
 
 from app.columns import ColumnType
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.signature import Feature, Role, Signature, Task, format_time
 from app.training.catalogue import CLASSIFICATION, algorithm
 from app.training.evaluation import DEFAULT_METRIC, METRICS
-from app.training.matrix import number, open_table, present, table_types
+from app.training.matrix import batches, cells, number, open_table, present, table_types
 from app.training.spec import FeatureOverride, TrainingSpec, refusal
 
 MIN_LABELLED_ROWS = 20
@@ -65,14 +68,13 @@ _IDENTIFIER_NAME = re.compile(r"(^|[_\s.-])[iI][dD]$|[a-z]I[dD]$")
 class ResolvedSpec:
     """A training spec with every default and inference made explicit for one table.
 
-    ``dropped`` gives, by column, the reason why it is not a feature. ``labelled`` and ``without_target``
-    count rows. ``time_column`` orders the rows (validation by time only). ``notes`` are sentences for the
+    ``dropped`` gives, by column, the reason why it is not a feature. ``without_target`` counts
+    rows. ``time_column`` orders the rows (validation by time only). ``notes`` are sentences for the
     caller.
     """
 
     signature: Signature
     dropped: dict[str, str]
-    labelled: int
     without_target: int
     time_column: str | None
     metric: str
@@ -111,7 +113,7 @@ def resolve_spec(parquet: Path, spec: TrainingSpec) -> ResolvedSpec:
     with open_table(parquet) as connection:
         columns = table_types(connection)
         check_spec(columns, spec)
-        facts = _facts(connection, spec.target, columns[spec.target])
+        facts = _facts(connection, columns, [spec.target])[spec.target]
         task, classes = _target(connection, columns, spec, facts)
         _check_algorithm(spec, task)
         _check_metric(spec, task)
@@ -137,7 +139,6 @@ def resolve_spec(parquet: Path, spec: TrainingSpec) -> ResolvedSpec:
             classes=classes,
         ),
         dropped=dropped,
-        labelled=facts.present,
         without_target=facts.nulls,
         time_column=time_column,
         metric=spec.metric or DEFAULT_METRIC[task],
@@ -197,9 +198,16 @@ def _check_metric(spec: TrainingSpec, task: Task | None) -> None:
 
 
 def _check_features(columns: Columns, spec: TrainingSpec) -> None:
-    """Refuse unknown names, the target as a feature, names given twice, and roles that a type rules out."""
+    """Refuse an empty list, unknown or repeated names, the target as a feature, and roles no type allows."""
     if spec.features is None:
         return
+    if spec.features == []:
+        raise refusal(
+            "no_features",
+            ("features",),
+            'The list of features is empty; name columns to learn from, or send no "features" to let every '
+            "column be looked at.",
+        )
     errors = []
     seen = set[str]()
     for position, name in enumerate(spec.features):
@@ -266,27 +274,27 @@ def _near(name: str, columns: Columns) -> str:
     return f"; its columns are {', '.join(columns)}." if len(columns) <= 30 else "."
 
 
-def _facts(connection: duckdb.DuckDBPyConnection, name: str, type_: ColumnType) -> _Facts:
-    value = present(name, type_)
-    size = "NULL" if type_ is ColumnType.STRING else number(name, type_)
-    return _Facts(
-        *_aggregates(
-            connection,
-            f"count({value}), count(*) - count({value}), count(DISTINCT {value}), "
-            f"coalesce(min({size})::DOUBLE, 'NaN'::DOUBLE), coalesce(max({size})::DOUBLE, 'NaN'::DOUBLE)",
+def _facts(connection: DuckDBPyConnection, columns: Columns, names: Collection[str]) -> dict[str, _Facts]:
+    """The facts of the named columns."""
+    facts = dict.fromkeys(names, _Facts(0, 0, 0, math.nan, math.nan))  # a table without rows has no groups
+    for batch in batches(connection, {name: columns[name] for name in names}):
+        type_ = columns[batch[0]]
+        minimum, maximum = (
+            "NULL" if type_ is ColumnType.STRING else number(end, type_) for end in ("minimum", "maximum")
         )
-    )
-
-
-def _aggregates(connection: duckdb.DuckDBPyConnection, expressions: str) -> tuple[Any, ...]:
-    row = connection.execute(f"SELECT {expressions} FROM data").fetchone()  # noqa: S608 - names are quoted
-    if row is None:
-        raise AssertionError("an aggregate without groups is one row")
-    return row
+        found = connection.execute(
+            "SELECT position, present, nulls, distinct_values, "
+            f"coalesce({minimum}, 'NaN'::DOUBLE), coalesce({maximum}, 'NaN'::DOUBLE) FROM ("
+            "SELECT position, count(value) AS present, count(*) - count(value) AS nulls, "
+            "count(DISTINCT value) AS distinct_values, min(value) AS minimum, max(value) AS maximum "
+            f"FROM ({cells([present(name, type_) for name in batch])}) GROUP BY position)"
+        ).fetchall()
+        facts.update((batch[position], _Facts(*aggregates)) for position, *aggregates in found)
+    return facts
 
 
 def _target(
-    connection: duckdb.DuckDBPyConnection, columns: Columns, spec: TrainingSpec, facts: _Facts
+    connection: DuckDBPyConnection, columns: Columns, spec: TrainingSpec, facts: _Facts
 ) -> tuple[Task, tuple[bool | int | float | str, ...] | None]:
     """The task, and the classes in order; None for a regression."""
     name, type_ = spec.target, columns[spec.target]
@@ -318,7 +326,7 @@ def _target(
             ("task",),
             f"The target {name!r} has {facts.distinct} classes, which is {fitting}, not {task}.",
         )
-    counts = _counts(connection, name, type_)
+    counts = _counts(connection, columns, [name])[name]
     lonely = [repr(value) for value, count in counts if count == 1]
     if lonely:
         raise unusable(
@@ -337,15 +345,25 @@ def _inferred_task(type_: ColumnType, facts: _Facts) -> Task:
     return Task.BINARY if two else Task.MULTICLASS
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, name: str, type_: ColumnType) -> list[tuple[Any, int]]:
-    """The at most MAX_CATEGORIES most frequent values with their counts, ties by value."""
-    value = present(name, type_)
-    if type_ is ColumnType.NUMBER:
-        value = f"({value} + 0)"  # -0.0 and 0.0 are one value
-    return connection.execute(
-        f"SELECT {value} AS value, count(*) FROM data WHERE value IS NOT NULL "  # noqa: S608 - quoted
-        f"GROUP BY value ORDER BY count(*) DESC, value LIMIT {MAX_CATEGORIES}"
-    ).fetchall()
+def _counts(
+    connection: DuckDBPyConnection, columns: Columns, names: Collection[str]
+) -> dict[str, list[tuple[Any, int]]]:
+    """Each named column's at most MAX_CATEGORIES most frequent values with their counts, ties by value."""
+    counts: dict[str, list[tuple[Any, int]]] = {name: [] for name in names}
+    for batch in batches(connection, {name: columns[name] for name in names}):
+        type_ = columns[batch[0]]
+        values = [present(name, type_) for name in batch]
+        if type_ is ColumnType.NUMBER:
+            values = [f"({value} + 0)" for value in values]  # -0.0 and 0.0 are one value
+        found = connection.execute(
+            f"SELECT position, value, count(*) AS count FROM ({cells(values)}) WHERE value IS NOT NULL "
+            "GROUP BY position, value QUALIFY row_number() OVER "
+            f"(PARTITION BY position ORDER BY count DESC, value) <= {MAX_CATEGORIES} "
+            "ORDER BY position, count DESC, value"
+        ).fetchall()
+        for position, value, count in found:
+            counts[batch[position]].append((value, count))
+    return counts
 
 
 def _check_range(
@@ -361,29 +379,34 @@ def _check_range(
 
 
 def _features(
-    connection: duckdb.DuckDBPyConnection, columns: Columns, spec: TrainingSpec
+    connection: DuckDBPyConnection, columns: Columns, spec: TrainingSpec
 ) -> tuple[list[Feature], dict[str, str]]:
     """The features in the table's order, and the dropped columns with their reasons."""
-    features: list[Feature] = []
+    overrides = spec.features if isinstance(spec.features, dict) else {}
+    asked = {name: overrides.get(name) or FeatureOverride() for name in columns if name != spec.target}
+    listed = set(spec.features) if isinstance(spec.features, list) else None
+    wanted = [name for name in asked if asked[name].role != "drop" and (listed is None or name in listed)]
+    facts = _facts(connection, columns, wanted)
+    roles: dict[str, Role] = {}
     dropped: dict[str, str] = {}
-    listed = isinstance(spec.features, list)
     for name, type_ in columns.items():
         if name == spec.target:
             continue
-        override = spec.features.get(name) if isinstance(spec.features, dict) else None
-        asked = override or FeatureOverride()
-        if isinstance(spec.features, list) and name not in spec.features:
+        role = asked[name].role
+        if listed is not None and name not in listed:
             dropped[name] = "it is not among the features that the training spec lists"
-        elif asked.role == "drop":
+        elif role == "drop":
             dropped[name] = "the training spec drops it"
+        elif role is None and (reason := _drop_reason(name, type_, facts[name], listed=listed is not None)):
+            dropped[name] = reason
         else:
-            facts = _facts(connection, name, type_)
-            reason = None if asked.role else _drop_reason(name, type_, facts, listed=listed)
-            if reason:
-                dropped[name] = reason
-            else:
-                role = asked.role or _ROLES[type_][0]
-                features.append(_feature(connection, name, type_, role, asked.nullable, facts))
+            roles[name] = role or _ROLES[type_][0]
+    categorical = [name for name, role in roles.items() if role is Role.CATEGORICAL]
+    counts = _counts(connection, columns, categorical)
+    features = []
+    for name, role in roles.items():
+        known = tuple(sorted(value for value, _ in counts[name])) if name in counts else None
+        features.append(_feature(name, columns[name], role, asked[name].nullable, facts[name], known))
     if not features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:10])
         raise refusal(
@@ -418,12 +441,12 @@ def _drop_reason(name: str, type_: ColumnType, facts: _Facts, *, listed: bool) -
 
 
 def _feature(
-    connection: duckdb.DuckDBPyConnection,
     name: str,
     type_: ColumnType,
     role: Role,
     nullable: bool | None,  # noqa: FBT001 - the spec's own field, passed on
     facts: _Facts,
+    categories: tuple[Any, ...] | None,
 ) -> Feature:
     if nullable is False and facts.nulls:
         raise refusal(
@@ -434,8 +457,7 @@ def _feature(
     nullable = bool(facts.nulls) if nullable is None else nullable
     common: dict[str, Any] = {"name": name, "type": type_, "role": role, "nullable": nullable}
     if role is Role.CATEGORICAL:
-        categories = sorted(value for value, _ in _counts(connection, name, type_))
-        return Feature(**common, categories=tuple(categories))
+        return Feature(**common, categories=categories)
     if role is Role.BOOLEAN or not facts.present:
         return Feature(**common)
     _check_range(
@@ -452,17 +474,13 @@ def _feature(
     return Feature(**common, minimum=facts.minimum, maximum=facts.maximum)
 
 
-def _check_order(
-    connection: duckdb.DuckDBPyConnection, columns: Columns, target: str, time_column: str
-) -> None:
+def _check_order(connection: DuckDBPyConnection, columns: Columns, target: str, time_column: str) -> None:
     """Refuse a column that does not give every labelled row its place in time."""
     labelled = f"{present(target, columns[target])} IS NOT NULL"
     moment = present(time_column, columns[time_column])
-    nulls, distinct = _aggregates(
-        connection,
-        f"count(*) FILTER (WHERE {labelled} AND {moment} IS NULL), "
-        f"count(DISTINCT {moment}) FILTER (WHERE {labelled})",
-    )
+    ((nulls, distinct),) = connection.execute(
+        f"SELECT count(*) FILTER ({moment} IS NULL), count(DISTINCT {moment}) FROM data WHERE {labelled}"
+    ).fetchall()
     if nulls or distinct < 2:
         fault = f"is null in {nulls} rows with a target" if nulls else "holds a single value"
         raise refusal(

@@ -1,10 +1,12 @@
 """Training over HTTP."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.service import get_version
-from app.http import DatabaseDep, Name, Page, PagingDep, SessionDep, problem_responses
+from app.http import DatabaseDep, Name, Page, PagingDep, SessionDep, StrictNumber, problem_responses
 from app.registry.signature import Task
 from app.training import service
 from app.training.catalogue import ALGORITHMS
@@ -26,12 +28,7 @@ algorithms_router = APIRouter(prefix="/v1/algorithms", tags=["training"], route_
 EVENTS_POLL_SECONDS = 0.5
 RunId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
-SPEC_EXAMPLE: dict[str, Any] = {
-    "target": "late",
-    "algorithm": "auto",
-    "validation": {"method": "time", "time_column": "scheduled", "holdout": 0.2},
-    "seed": 7,
-}
+SPEC_EXAMPLE: dict[str, Any] = {"target": "late", "algorithm": "auto", "seed": 7}
 RUN_EXAMPLE: dict[str, Any] = {
     "id": 1,
     "status": "running",
@@ -58,7 +55,7 @@ class NewTrainingRun(TrainingSpec):
 
     model: Name = Field(description="The model that gets the version; it is created where there is none.")
     dataset: str
-    dataset_version: int | None = Field(None, ge=1, le=2**31 - 1, description="Default: the newest.")
+    dataset_version: StrictNumber | None = Field(None, description="Default: the newest.")
 
     def spec(self) -> TrainingSpec:
         return TrainingSpec.model_validate(self.model_dump(include=set(TrainingSpec.model_fields)))
@@ -134,8 +131,8 @@ def list_runs(
     status: Annotated[RunStatus | None, Query()] = None,
 ) -> Page[RunInfo]:
     """Training runs, newest first."""
-    rows, cursor = service.list_runs(session, paging, model=model, status=status)
-    return Page(items=[_run_info(row) for row in rows if caller.may_touch(row.model)], next=cursor)
+    rows, cursor = service.list_runs(session, caller, paging, model=model, status=status)
+    return Page(items=[_run_info(row) for row in rows], next=cursor)
 
 
 @router.get("/{run:segment}", responses=problem_responses(404))
@@ -147,7 +144,6 @@ def get_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
 @router.post("/{run}:cancel", status_code=202, responses=problem_responses(404, 409))
 def cancel_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
     """Cancel a run. A waiting one is cancelled at once, a running one within seconds."""
-    _visible_run(session, caller, run)
     return _run_info(service.cancel_run(session, caller, run))
 
 
@@ -164,14 +160,23 @@ async def follow_run(
     # A dependency, because once the stream has begun there is no other status to answer.
     info: Annotated[RunInfo, Depends(_read_run)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow a run as server-sent events: one `run` event for every change, until it has ended."""
+    """Follow a run as server-sent events: one `run` event for every change, until it has ended.
+
+    A server that stops ends the stream before; connect again, as an EventSource does by itself.
+    """
     yield ServerSentEvent(event="run", data=info)
-    while not info.status.final:
+    while not (info.status.final or _server_is_stopping()):
         await asyncio.sleep(EVENTS_POLL_SECONDS)
         now = await run_in_threadpool(_read_run, run, caller, database)
         if now != info:
             info = now
             yield ServerSentEvent(event="run", data=info)
+
+
+def _server_is_stopping() -> bool:
+    """Whether uvicorn has taken a signal to stop. It waits for open streams then, and does not tell them."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return isinstance(server, uvicorn.Server) and server.should_exit
 
 
 def _visible_run(session: SessionDep, caller: Caller, run_id: int) -> TrainingRun:

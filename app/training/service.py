@@ -12,6 +12,7 @@ from app.errors import Conflict, NotFound
 from app.events.service import record_event
 from app.http import Paging, paginate
 from app.registry.service import ensure_model
+from app.training import queue
 from app.training.models import RunStatus, TrainingRun
 from app.training.roles import check_spec
 from app.training.spec import TrainingSpec
@@ -47,8 +48,9 @@ def create_run(
     return run
 
 
-def get_run(session: Session, run_id: int) -> TrainingRun:
-    run = session.get(TrainingRun, run_id)
+def get_run(session: Session, run_id: int, *, lock: bool = False) -> TrainingRun:
+    """The run, if asked for as it is now and locked until the transaction ends. Raises NotFound."""
+    run = session.get(TrainingRun, run_id, with_for_update=lock or None, populate_existing=lock)
     if run is None:
         raise NotFound(
             "training_run_not_found", f"There is no training run {run_id}. GET /v1/training-runs lists them."
@@ -57,9 +59,15 @@ def get_run(session: Session, run_id: int) -> TrainingRun:
 
 
 def list_runs(
-    session: Session, paging: Paging, *, model: str | None = None, status: RunStatus | None = None
+    session: Session,
+    caller: Caller,
+    paging: Paging,
+    *,
+    model: str | None = None,
+    status: RunStatus | None = None,
 ) -> tuple[Sequence[TrainingRun], str | None]:
-    query = select(TrainingRun)
+    """Runs of the caller's models, newest first."""
+    query = select(TrainingRun).where(caller.sees(TrainingRun.model))
     if model is not None:
         query = query.filter_by(model=model)
     if status is not None:
@@ -72,15 +80,11 @@ def cancel_run(session: Session, caller: Caller, run_id: int) -> TrainingRun:
 
     Raises Conflict for a run that has ended.
     """
-    get_run(session, run_id)
-    run = session.scalars(select(TrainingRun).filter_by(id=run_id).with_for_update()).one()
+    run = get_run(session, run_id, lock=True)
+    caller.require_model(run.model)
     if RunStatus(run.status).final:
         raise Conflict(
             "training_run_ended", f"Training run {run_id} has {run.status} and cannot be cancelled."
         )
-    run.cancel_requested = True
-    if run.status == RunStatus.QUEUED:
-        run.status, run.step, run.finished_at = RunStatus.CANCELLED, "cancelled", caller.now
-    session.flush()
-    record_event(session, caller, "training_run.cancel_requested", f"training-runs/{run_id}")
+    queue.cancel_run(session, caller, run)
     return run

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.signature import Role, Task
@@ -107,7 +107,7 @@ class TrainingSpec(BaseModel):
         "rmse (regression).",
         examples=["roc_auc"],
     )
-    seed: int = Field(
+    seed: StrictInt = Field(
         default=0,
         ge=0,
         le=2**32 - 1,

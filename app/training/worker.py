@@ -93,14 +93,20 @@ class Worker:
         return True
 
     def _carry_out(self, run: TrainingRun, data: DatasetVersion) -> None:
-        with self._scratch.folder() as folder:
-            try:
+        try:
+            with self._scratch.folder() as folder:
                 with self._store.open_file(data.parquet_digest) as parquet:
                     verdict = self._fit(run, parquet, folder)
                 if verdict is FINISHED:
                     self._register(run, data, folder)
-            except StoreFault as fault:
-                verdict = Verdict("retry", {"code": fault.code, "detail": fault.detail})
+        except StoreFault as fault:
+            verdict = Verdict("retry", {"code": fault.code, "detail": fault.detail})
+        except (queue.LeaseLost, OperationalError):  # the run is another's, or will be when the lease ends
+            raise
+        except Exception as error:  # it ends this run; the next one may do without what failed here
+            log.exception("worker_fault", run=run.id)
+            detail = f"The worker failed: {type(error).__name__}: {error}. Its log has the trace."
+            verdict = Verdict("failed", {"code": "worker_fault", "detail": detail})
         if verdict is not FINISHED:
             with self._database.session_scope() as session:
                 self._conclude(session, run.id, verdict)
@@ -152,6 +158,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,  # Ctrl-C in a terminal is for the server, which ends its children
         ) as child:
             progress = Progress(child)
@@ -216,7 +223,7 @@ class Worker:
 
 
 class Progress(threading.Thread):
-    """Reads the steps that the child tells."""
+    """Reads the steps that the child tells, among whatever libraries print there."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         super().__init__(name="fit-progress", daemon=True)
@@ -228,8 +235,13 @@ class Progress(threading.Thread):
         assert self._child.stdout is not None  # noqa: S101 - Popen made it a pipe
         with self._child.stdout as lines:
             for line in lines:
-                told = json.loads(line)
-                self.fraction, self.step = told["fraction"], told["step"]
+                try:
+                    told = json.loads(line)
+                except ValueError:
+                    continue
+                match told:
+                    case {"fraction": float(fraction), "step": str(step)}:
+                        self.fraction, self.step = fraction, step
 
 
 def _limit(code: str, what: str) -> Verdict:

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "role IN ('client', 'viewer', 'scientist', 'engineer', 'admin')", name=op.f("ck_api_keys_role")
         ),
+        sa.CheckConstraint("role <> 'admin' OR models IS NULL", name=op.f("ck_api_keys_models")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("digest", name=op.f("uq_api_keys_digest")),
         sa.UniqueConstraint("name", name=op.f("uq_api_keys_name")),
@@ -51,6 +52,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(), nullable=False),
         sa.Column("action", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=True),
         sa.Column("request_id", sa.String(), nullable=True),
         sa.Column(
             "detail",
@@ -62,6 +64,7 @@ def upgrade() -> None:
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_events_action_id"), ["action", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_events_at"), ["at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_events_model_id"), ["model", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_events_subject_id"), ["subject", "id"], unique=False)
 
     op.create_table(
@@ -100,7 +103,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("spool", "model", "day", name=op.f("uq_prediction_segments_spool_model_day")),
     )
     with op.batch_alter_table("prediction_segments", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_prediction_segments_model_day"), ["model", "day"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_prediction_segments_model_last_at"), ["model", "last_at"], unique=False
+        )
 
     op.create_table(
         "signing_keys",
@@ -361,13 +366,14 @@ def downgrade() -> None:
     op.drop_table("dataset_versions")
     op.drop_table("signing_keys")
     with op.batch_alter_table("prediction_segments", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_prediction_segments_model_day"))
+        batch_op.drop_index(batch_op.f("ix_prediction_segments_model_last_at"))
 
     op.drop_table("prediction_segments")
     op.drop_table("models")
     op.drop_table("idempotency_records")
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_events_subject_id"))
+        batch_op.drop_index(batch_op.f("ix_events_model_id"))
         batch_op.drop_index(batch_op.f("ix_events_at"))
         batch_op.drop_index(batch_op.f("ix_events_action_id"))
 

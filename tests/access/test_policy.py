@@ -12,7 +12,7 @@ from app.main import create_app
 from tests.client import Client
 from tests.conftest import make_settings
 
-UNGUARDED = {"/openapi.json", "/docs", "/docs/assets"}
+UNGUARDED = {"/", "/openapi.json", "/docs", "/docs/assets"}
 """What documents the server and touches no data."""
 
 LADDER = {
@@ -84,7 +84,14 @@ def test_a_role_reaches_a_route_only_if_it_may(
     clients: dict[str, Client], role: Role, method: str, path: str
 ) -> None:
     url = path.format(
-        dataset="none", version=1, model="none", run=999_999, alias="none", prediction="none", key="none"
+        dataset="none",
+        version=1,
+        model="none",
+        run=999_999,
+        alias="none",
+        deployment=999_999,
+        prediction="none",
+        key="none",
     )
     answer = clients[role].request(method, url)
     if f"{method} {path}" in ALLOWED[role]:

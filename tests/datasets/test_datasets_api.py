@@ -364,3 +364,18 @@ def answers(client: Client, status: str) -> float:
     labels = f'method="POST",route="/v1/datasets/{{dataset}}/versions",status="{status}"'
     found = re.search(rf"^{name}{{{re.escape(labels)}}} (.*)$", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("part_type", ["application/octet-stream", "text/csv"])
+def test_a_form_without_the_files_type_goes_by_its_name(shared: Client, part_type: str) -> None:
+    name = f"form-{part_type.replace('/', '-')}"
+    shared.post("/v1/datasets", json={"name": name})
+    answer = shared.post(
+        f"/v1/datasets/{name}/versions", files={"file": ("table.CSV", b"a,b\n1,2\n", part_type)}
+    )
+    assert (answer.status_code, answer.json()["media_type"]) == (201, "text/csv")
+    unknown = shared.post(
+        f"/v1/datasets/{name}/versions",
+        files={"file": ("table.xlsx", b"a,b\n1,2\n", "application/octet-stream")},
+    )
+    assert unknown.status_code == 415

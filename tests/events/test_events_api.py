@@ -150,12 +150,19 @@ def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) 
     if route == "POST /v1/training-runs":
         ground.names["run"] = answer.json()["id"]
         ground.admin.post(f"/v1/training-runs/{ground.names['run']}:cancel")
-    (event,) = events_of(ground.admin, request_id)
+    *more, event = events_of(ground.admin, request_id)
+    # A run that no worker has taken yet is cancelled at once.
+    assert {one["action"] for one in more} <= ({"training_run.cancelled"} if ":cancel" in route else set())
+    assert event["model"] == (ground.names["name"] if about_a_model(route) else None)
     assert (event["action"], event["actor"], event["subject"]) == (
         action,
         ground.actor,
         subject.format(**ground.names),
     )
+
+
+def about_a_model(route: str) -> bool:
+    return any(part in route for part in ("models", "training-runs", "feedback"))
 
 
 REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
@@ -305,6 +312,26 @@ def test_the_actor_narrows_what_is_found(shared: Client, ground: Ground) -> None
     newest, *others = shared.get(EVENTS, params=query).json()["items"]
     assert newest["subject"] == f"datasets/{ground.actor}-d"
     assert [event["id"] for event in others] == before
+
+
+def test_a_limited_key_finds_the_events_of_its_models_and_of_none(
+    shared: Client, log: tuple[str, list[dict[str, Any]]], constant: dict[str, Any]
+) -> None:
+    prefix, datasets = log
+    for name in ("mine", "yours"):
+        register(shared, f"{prefix}_{name}", constant)
+        shared.put(f"/v1/models/{prefix}_{name}/aliases/a", json={"version": 1})
+    query: dict[str, Any] = {"limit": 500, "since": datasets[-1]["at"]}
+    everything = shared.get(EVENTS, params=query).json()["items"]
+    about = {"alias.set", "model.created", "model_version.registered"}
+    assert {event["action"] for event in everything if event["model"] == f"{prefix}_yours"} == about
+    for pattern in (f"{prefix}_m*", f"{prefix[:-1]}?_mine"):
+        limited = shared.as_role("viewer", models=pattern)
+        allowed = [event["id"] for event in everything if event["model"] in (None, f"{prefix}_mine")]
+        found_ids = [event_id for event_id in found(limited, **query) if event_id <= everything[0]["id"]]
+        assert found_ids == allowed
+        assert found(limited, subject=f"models/{prefix}_yours") == []
+        assert len(found(limited, limit=2)) == 2
 
 
 @pytest.mark.parametrize(

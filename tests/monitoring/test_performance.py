@@ -202,6 +202,25 @@ def test_version_and_time_narrow_what_is_measured(
     assert sum(window["rows"] for window in windows) == rows
 
 
+def test_the_time_of_the_prediction_narrows_what_is_measured(
+    shared: Client, models: dict[str, Model]
+) -> None:
+    model = models["late"]
+    first, second = (
+        datetime.fromisoformat(shared.get(f"/v1/predictions/{told.prediction_id}").json()["at"])
+        for told in (model.told[0], model.told[-1])
+    )
+    between = (first + (second - first) / 2).isoformat()
+    for query, versions in (({"until": between}, [1]), ({"since": between}, [2]), ({}, [1, 2])):
+        windows = model.windows(shared, by="predicted_at", window="9999d", **query)
+        assert [(window["version"], window["rows"]) for window in windows] == [
+            (version, 90) for version in versions
+        ]
+        for window in windows:  # of the corrected outcomes
+            told = [one for one in model.told if one.version == window["version"]]
+            assert window["metrics"] == pytest.approx(binary(model, told))
+
+
 def test_the_holdout_metrics_stand_beside_the_realised_ones(shared: Client, models: dict[str, Model]) -> None:
     name = models["distance"].name
     answer = shared.get(f"/v1/models/{name}/performance").json()

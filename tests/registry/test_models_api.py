@@ -45,6 +45,9 @@ def test_a_client_can_start_from_the_models_description(shared: Client, describe
     assert {name for name, feature in features.items() if feature["nullable"]} == {"carrier", "wind"}
     assert features["carrier"]["categories"] == ["AA", "B6", "UA"]
     assert 100 <= features["distance"]["minimum"] < features["distance"]["maximum"] < 3000
+    rows = Client.rows(rows=400, seed=1)
+    assert all(value is not None for value in info["example"].values())
+    assert info["example"] not in [{name: row[name] for name in features} for row in rows]
     answer = client.predict(described, [info["example"]])
     assert (answer["model"], answer["version"]) == (described, 1)
 
@@ -113,9 +116,9 @@ def test_predictions_follow_an_alias_from_set_to_deleted(shared: Client, describ
     engineer = shared.as_role("engineer")
     path = f"/v1/models/{described}/aliases/stable"
     example = shared.get(f"/v1/models/{described}").json()["example"]
-    for version in (2, 1):
+    for version, status, location in ((2, 201, path), (1, 200, None)):
         answer = engineer.put(path, json={"version": version})
-        assert answer.status_code == 200, answer.text
+        assert (answer.status_code, answer.headers.get("location")) == (status, location), answer.text
         info = answer.json()
         assert (info["alias"], info["model"], info["version"]) == ("stable", described, version)
         assert shared.get(f"/v1/models/{described}/aliases").json() == {"items": [info], "next": None}
@@ -194,6 +197,19 @@ def test_a_misspelt_model_is_told_its_likely_name(shared: Client, described: str
         "Did you mean 'described'?"
         in refused(shared.get("/v1/models/descibed"), 404, "model_not_found")["detail"]
     )
+
+
+def test_a_hint_names_no_model_outside_of_the_keys_pattern(shared: Client, described: str) -> None:
+    limited = shared.as_role("viewer", models="descibe?")
+    problem = refused(limited.get("/v1/models/descibed"), 404, "model_not_found")
+    assert described not in problem["detail"]
+
+
+def test_a_limited_key_gets_full_pages(shared: Client, described: str, model: str) -> None:
+    limited = shared.as_role("viewer", models="desc?ibed")
+    page = limited.get("/v1/models", params={"limit": 1}).json()
+    assert [item["name"] for item in page["items"]] == [described]
+    assert page["next"] is None
 
 
 def test_a_key_limited_to_models_reaches_no_other(shared: Client, described: str, model: str) -> None:

@@ -66,7 +66,7 @@ def test_a_promoted_version_serves_at_once(shared: Client, model: str) -> None:
     assert (before["ready"], before["version"], before["deployment"]) == (False, None, None)
     answer = shared.post(f"/v1/models/{model}:promote", json={"version": 2, "comment": "the first"})
     assert answer.status_code == 201
-    assert answer.headers["location"] == f"/v1/models/{model}/deployments"
+    assert answer.headers["location"] == f"/v1/models/{model}/deployments/{answer.json()['id']}"
     made = answer.json()
     assert made["model"] == model
     assert (made["reason"], made["comment"], made["restores"]) == ("promote", "the first", None)
@@ -333,3 +333,17 @@ def test_a_promotion_repeated_with_its_idempotency_key_is_made_once(shared: Clie
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json()
     assert history(shared, model) == [first.json()]
+
+
+@pytest.mark.parametrize("beside", [{"canary": 0.1}, {"shadow": True}])
+def test_a_champion_does_not_stand_beside_itself(shared: Client, model: str, beside: dict[str, Any]) -> None:
+    assert shared.post(f"/v1/models/{model}:promote", json={"version": 1}).status_code == 201
+    answer = shared.post(f"/v1/models/{model}:promote", json={"version": 1, **beside})
+    refused(answer, 409, "already_champion")
+
+
+@pytest.mark.parametrize("version", [True, "1", 1.0, 1.5, 0, -1, 2**31, None])
+def test_what_is_no_number_of_a_version_is_not_promoted(shared: Client, model: str, version: Any) -> None:
+    answer = shared.post(f"/v1/models/{model}:promote", json={"version": version})
+    (error,) = refused(answer, 422, "invalid_input")["errors"]
+    assert error["pointer"] == "/version"

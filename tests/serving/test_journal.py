@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +22,20 @@ from hypothesis import strategies as st
 
 from app.db import Database
 from app.owned import OwnedFolder, Scratch
-from app.serving.journal import Journal, PredictionRecord, read_parquet, read_spool, write_parquet
-from app.store import Store
+from app.serving.journal import (
+    MAX_BATCH_ROWS,
+    MAX_BATCH_SEGMENTS,
+    Journal,
+    ListedSegment,
+    PredictionRecord,
+    Selection,
+    batches,
+    read_parquet,
+    read_spool,
+    write_parquet,
+)
+from app.serving.models import PredictionSegment
+from app.store import ObjectMissing, Store
 from tests.client import Client
 from tests.serving.records import NOW, record
 from tests.versions import journal_of, register, train_here
@@ -87,8 +99,12 @@ records = st.builds(
 @given(st.lists(records, min_size=1, max_size=5))
 def test_a_sealed_record_is_the_record_that_was_written(written: list[PredictionRecord]) -> None:
     with TemporaryDirectory() as folder:
-        read = list(read_parquet(write_parquet(written, Path(folder))))
-    assert repr(read) == repr(written)  # repr tells True from 1, 1 from 1.0, and -0.0 from 0.0
+        path = write_parquet(written, Path(folder))
+        read = read_parquet([path], Path(folder), Selection(None, None, None, None))
+    newest_first = sorted(written, key=lambda record: record.at, reverse=True)
+    # repr tells True from 1, 1 from 1.0, and -0.0 from 0.0
+    assert sorted(map(repr, read)) == sorted(map(repr, written))
+    assert [found.at for found in read] == [found.at for found in newest_first]
 
 
 def test_a_record_of_many_megabytes_is_sealed(make_journal: Callable[[], Journal]) -> None:
@@ -123,6 +139,7 @@ def test_records_read_the_same_before_and_after_they_are_sealed(
         {"until": NOW + timedelta(milliseconds=100)},
         {"since": NOW + timedelta(milliseconds=90), "until": NOW + timedelta(milliseconds=110), "limit": 3},
         {"since": NOW + timedelta(days=1)},
+        {"until": (NOW + timedelta(milliseconds=100)).astimezone(timezone(timedelta(hours=5)))},
     ]
     unsealed = [journal.read("m", **query) for query in queries]
     journal.seal()
@@ -145,6 +162,7 @@ def test_records_read_the_same_before_and_after_they_are_sealed(
         [number for number in everything if number < 100],
         [102, 100, 92],
         [],
+        [number for number in everything if number < 100],
     ]
     assert [found.prediction_id for found in journal.read("n", limit=1)] == ["id-391"]
     assert journal.read("nobody") == []
@@ -215,6 +233,121 @@ def test_a_seal_that_fails_is_made_up_for_by_the_next(
     journal.seal()
     assert spools(tmp_path) == []
     assert journal.read("m") == [record(2), record(1)]
+
+
+def test_many_small_segments_read_as_one_log(
+    make_journal: Callable[[], Journal], database: Database, tmp_path: Path
+) -> None:
+    journal = make_journal()
+    scratch = Scratch(tmp_path / "scratch")
+    store = Store("", folder=tmp_path / "objects", scratch=scratch)
+    made = 30
+    with scratch.folder() as folder, database.session_scope() as session:
+        for number in range(made):
+            # Each reaches back over many before it, as those of a slow process do.
+            held = [record(number), record(-number, version=2)]
+            session.add(
+                PredictionSegment(
+                    spool=f"gone/{number}",
+                    model="m",
+                    day=NOW.date(),
+                    digest=store.write_file(write_parquet(held, folder)).digest,
+                    rows=len(held),
+                    first_at=held[1].at,
+                    last_at=held[0].at,
+                )
+            )
+    scratch.close()
+    journal.append([record(made), record(10**6, model="n")])
+    numbers = {1: [*range(made, -1, -1)], 2: [*range(0, -made, -1)]}
+    for version, expected in numbers.items():
+        for limit in (None, 1, 5, made):
+            read = journal.read("m", version=version, limit=limit)
+            assert [found.prediction_id for found in read] == [f"id-{number}" for number in expected[:limit]]
+    both = journal.read("m", limit=made + 10)
+    assert [found.at for found in both] == sorted((found.at for found in both), reverse=True)
+    assert len({(found.prediction_id, found.version) for found in both}) == made + 10
+    # made … 0 of version 1, then 0 … -8 of version 2
+    assert both[-1].at == record(-8).at
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 50_000), max_size=30), st.none() | st.integers(1, 10**6), st.integers(0, 500))
+def test_a_query_reads_no_more_segments_than_it_must(rows: list[int], limit: int | None, small: int) -> None:
+    segments = [ListedSegment("s", "m", str(n), count, NOW) for n, count in enumerate([*rows, *[1] * small])]
+    cut = list(batches(segments, limit))
+    assert list(itertools.chain(*cut)) == segments
+    enough = min(limit or MAX_BATCH_ROWS, MAX_BATCH_ROWS)
+    for batch in cut:
+        assert 1 <= len(batch) <= MAX_BATCH_SEGMENTS
+        assert sum(segment.rows for segment in batch[:-1]) < enough
+    for batch in cut[:-1]:
+        assert len(batch) == MAX_BATCH_SEGMENTS or sum(segment.rows for segment in batch) >= enough
+
+
+def test_a_limited_read_opens_no_segment_that_is_too_old_to_matter(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    journal = make_journal()
+    for number in range(6):
+        journal.append([record(2 * number), record(2 * number + 1)])
+        journal.seal()
+        if number == 2:
+            shutil.rmtree(tmp_path / "objects" / "sha256")  # what is read of these raises ObjectMissing
+    newest = ["id-11", "id-10", "id-9", "id-8", "id-7"]
+    assert [found.prediction_id for found in journal.read("m", limit=5)] == newest
+    journal.append([record(12)])
+    assert [found.prediction_id for found in journal.read("m", limit=6)] == ["id-12", *newest]
+    with pytest.raises(ObjectMissing):
+        journal.read("m", limit=8)
+
+
+def test_inputs_are_left_out_where_they_are_not_asked_for(make_journal: Callable[[], Journal]) -> None:
+    journal = make_journal()
+    journal.append([record(1), record(2, prediction="late", probabilities=None)])
+    without = [record(2, prediction="late", probabilities=None, inputs={}), record(1, inputs={})]
+    assert journal.read("m", with_inputs=False) == without
+    journal.seal()
+    assert journal.read("m", with_inputs=False) == without
+
+
+def test_a_path_is_no_pattern(
+    make_journal: Callable[[], Journal], database: Database, tmp_path: Path
+) -> None:
+    scratch = Scratch(tmp_path / "scratch")
+    store = Store("", folder=tmp_path / "it's [o]*" / "version=7", scratch=scratch)
+    journal = Journal(tmp_path / "journal", database, store, scratch, seal_seconds=60)
+    journal.append([record(1)])
+    journal.seal()
+    assert journal.read("m") == [record(1)]
+    journal.stop()
+    scratch.close()
+
+
+def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
+    make_journal: Callable[[], Journal], tmp_path: Path
+) -> None:
+    journal = make_journal()
+    journal.append([record(1)])
+    (own,) = spools(tmp_path)
+    line = own.read_bytes()
+    folder = tmp_path / "journal" / "spool"
+    damaged = [leave_behind(folder, b"damaged\n" + line), leave_behind(folder, b"\xff" + line)]
+    for number in range(10, 20):
+        leave_behind(folder, line.replace(b"id-1", b"id-%d" % number))
+    (own.parent / "00000000.ndjson").write_bytes(b"{}\n")
+    for _ in range(2):
+        with pytest.raises(ExceptionGroup) as told:
+            journal.seal()
+        assert len(told.value.exceptions) == 3
+        assert spools(tmp_path) == sorted([*damaged, own.parent / "00000000.ndjson"])
+    for path in spools(tmp_path):
+        path.unlink()
+    journal.seal()
+    assert {found.prediction_id for found in journal.read("m")} == {
+        "id-1",
+        *(f"id-{n}" for n in range(10, 20)),
+    }
 
 
 # ── Processes that die ───────────────────────────────────────────────────────────────────────────
@@ -377,7 +510,7 @@ def served(shared: Client, model: str) -> str:
     """A model whose champion is version 1 and whose shadow is version 2; `steady` is version 3."""
     for body in ({"version": 1}, {"version": 2, "shadow": True}):
         assert shared.post(f"/v1/models/{model}:promote", json=body).status_code == 201
-    assert shared.put(f"/v1/models/{model}/aliases/steady", json={"version": 3}).status_code == 200
+    assert shared.put(f"/v1/models/{model}/aliases/steady", json={"version": 3}).status_code == 201
     return model
 
 

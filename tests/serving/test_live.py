@@ -3,13 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-from tests.client import Client
-from tests.versions import artifact_of, register, train_here
+from app.registry.models import ModelVersion
+from app.serving.models import Deployment, DeploymentSlot
+from tests.client import Client, wait_until
+from tests.servers import postgres_server
+from tests.versions import artifact_of, opened, register, train_here
 
 ROW: dict[str, Any] = {
     "scheduled": "2013-05-31T14:15:00Z",
@@ -136,13 +142,13 @@ def test_a_damaged_version_cannot_be_put_into_service(start: Callable[..., Clien
     repair = damage(one, 2)
     fresh = start()  # has never loaded version 2
     before = deployments(one)
-    detail = refused(fresh.post(f"/v1/models/m:{verb}", json=body), "artifact_unreadable")
+    detail = refused(fresh.post(f"/v1/models/m:{verb}", json=body), "version_not_loadable")
     assert "Version 2 of model 'm' cannot be loaded" in detail
     assert deployments(one) == before
     for server in (one, fresh):
         assert server.predict("m", [ROW])["version"] == 1
         assert server.get("/readyz").json()["status"] == "ready"
-    refused(fresh.post("/v1/models/m/versions/2:predict", json={"instances": [ROW]}), "artifact_unreadable")
+    refused(fresh.post("/v1/models/m/versions/2:predict", json={"instances": [ROW]}), "version_not_loadable")
     repair()
     assert fresh.post(f"/v1/models/m:{verb}", json=body).status_code == 201
     assert fresh.predict("m", [ROW])["version"] == 2
@@ -176,5 +182,85 @@ def test_a_version_that_is_repaired_is_served_without_a_restart(start: Callable[
     restarted = start()
     assert restarted.get("/readyz").status_code == 503
     repair()
+    wait_until(lambda: restarted.get("/readyz").is_success)
     assert restarted.predict("m", [ROW])["version"] == 1
-    assert restarted.get("/readyz").json()["status"] == "ready"
+
+
+def store_garbage(client: Client) -> dict[str, Any]:
+    """An artifact that is what the registry says, and no model: as another release may have left it."""
+    with opened(client.settings) as (_, store, _):
+        stored = store.write([b"not a pickle"])
+    return {"artifact_digest": stored.digest, "artifact_size": stored.size}
+
+
+def test_a_version_that_cannot_be_unpickled_stops_no_other_model(start: Callable[..., Client]) -> None:
+    one = begin(start)
+    facts = train_here(one, "few", algorithm="dummy")
+    register(one, "broken", facts)
+    assert one.post("/v1/models/broken:promote", json={"version": 1}).status_code == 201
+    with opened(one.settings) as (database, _, _), database.session_scope() as session:
+        version = session.scalars(select(ModelVersion).filter_by(model="broken")).one()
+        for name, value in store_garbage(one).items():
+            setattr(version, name, value)
+    fresh = start()
+    assert fresh.predict("m", [ROW])["version"] == 1
+    assert "model broken: Version 1" in fresh.get("/readyz").json()["models"]
+    assert "cannot be loaded" in refused(
+        fresh.post("/v1/models/broken:predict", json={"instances": [ROW]}), "deployment_not_loaded"
+    )
+
+
+def test_a_deployment_that_is_committed_after_a_later_one_is_served_all_the_same(
+    start: Callable[..., Client],
+) -> None:
+    one = begin(start)
+    register(one, "n", train_here(one, "few", algorithm="dummy"))
+    with opened(one.settings) as (database, _, _):
+        # Two transactions on PostgreSQL may take their ids in one order and commit in the other.
+        for number, name in ((100, "n"), (50, "m")):
+            with database.session_scope() as session:
+                version = session.scalars(
+                    select(ModelVersion).filter_by(model=name).order_by(ModelVersion.number.desc())
+                ).first()
+                assert version is not None
+                slot = DeploymentSlot(
+                    position=0, variant="champion", version_id=version.id, version=version.number, weight=1.0
+                )
+                session.add(
+                    Deployment(
+                        id=number,
+                        model_id=version.model_id,
+                        model=name,
+                        reason="promote",
+                        created_by="tests",
+                        created_at=datetime.now(UTC),
+                        slots=[slot],
+                    )
+                )
+
+            def serves(name: str = name, number: int = version.number) -> bool:
+                return bool(one.predict(name, [ROW])["version"] == number)
+
+            wait_until(serves)
+
+
+def test_a_shadow_that_fails_does_not_fail_the_answer(start: Callable[..., Client]) -> None:
+    one = begin(start)
+    other_columns = b"wind,late\n" + b"1,true\n2,false\n" * 15
+    one.add_dataset("other", other_columns)
+    register(one, "m", train_here(one, "other", algorithm="dummy"))
+    assert one.post("/v1/models/m:promote", json={"version": 3, "shadow": True}).status_code == 201
+    assert one.predict("m", [ROW])["version"] == 1
+    wait_until(
+        lambda: 'roundhouse_shadow_failures_total{model="m",version="3"} 1.0' in one.get("/metrics").text
+    )
+
+
+def test_predictions_go_on_while_the_database_is_away(start: Callable[..., Client], tmp_path: Path) -> None:
+    with postgres_server(tmp_path) as server:
+        one = begin(lambda **changes: start(database_url=server, **changes))
+        before = one.predict("m", [ROW])
+    time.sleep(1.2)  # the keys that it knows are a second old then
+    after = one.predict("m", [ROW])
+    assert after["predictions"] == before["predictions"]
+    assert one.get("/v1/datasets").status_code == 503

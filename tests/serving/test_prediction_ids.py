@@ -1,6 +1,9 @@
 """Prediction ids: what they carry, and that only this installation can have made them."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,3 +69,17 @@ def test_every_process_of_an_installation_has_the_same_secret(database: Database
         assert ensure_signing_key(session, caller) == first
     (text,) = PredictionIds(first).make(NOW, 7, None, 1)
     assert PredictionIds(first).parse(text) == (NOW, 7, None)
+
+
+def test_processes_that_start_together_agree_on_the_secret(database: Database) -> None:
+    together = Barrier(4)
+
+    def ensure(_: int) -> bytes:
+        together.wait()
+        with database.session_scope() as session:
+            secret = ensure_signing_key(session, Caller("server", Role.ADMIN, NOW))
+            time.sleep(0.05)  # the others look before this one has committed
+            return secret
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ensure, range(4)))) == 1

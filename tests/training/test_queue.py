@@ -22,6 +22,7 @@ from app.training.models import RunStatus, TrainingRun
 from app.training.queue import LeaseLost
 from app.training.service import cancel_run, create_run, get_run
 from app.training.spec import TrainingSpec
+from tests.servers import create_database
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -92,7 +93,7 @@ class Queue:
         """What happened to the run, in order."""
         paging = Paging(limit=100, cursor=None)
         with self.database.session_scope(write=False) as session:
-            events, _ = list_events(session, paging, subject=f"training-runs/{run}")
+            events, _ = list_events(session, ANA, paging, subject=f"training-runs/{run}")
             return [event.action.removeprefix("training_run.") for event in reversed(events)]
 
 
@@ -217,6 +218,7 @@ def test_a_waiting_run_is_cancelled_at_once(runs: Queue) -> None:
     runs.do(cancel_run, ANA, cancelled)
     assert runs.status(cancelled) == "cancelled"
     assert runs.run(cancelled).finished_at == START
+    assert runs.events(cancelled) == ["created", "cancel_requested", "cancelled"]
     assert runs.claim(worker("w")) == other
     with pytest.raises(Conflict, match="has cancelled"):
         runs.do(cancel_run, ANA, cancelled)
@@ -231,6 +233,35 @@ def test_the_worker_of_a_running_run_is_told_to_cancel_it(runs: Queue) -> None:
     runs.do(queue.end_cancelled_run, worker("w", 2), run)
     assert runs.run(run).finished_at == START + timedelta(seconds=2)
     assert runs.events(run) == ["created", "started", "cancel_requested", "cancelled"]
+
+
+def test_a_run_that_is_claimed_while_it_is_cancelled_is_told_to_its_worker(postgres: str) -> None:
+    database = Database(create_database(postgres))
+    database.migrate()
+    runs = Queue(database)
+    (run,) = runs.add()
+    with database.session_scope() as session:
+        seen = get_run(session, run)
+        assert seen.status == "queued"
+        assert runs.claim(worker("w")) == run  # in another transaction, which has ended
+        assert cancel_run(session, ANA, run).status == "running"
+    assert runs.renew(worker("w", 1), run) is True
+    assert runs.events(run) == ["created", "started", "cancel_requested"]
+    database.dispose()
+
+
+def test_runs_that_are_claimed_and_cancelled_at_once_are_either_cancelled_or_told(runs: Queue) -> None:
+    added = runs.add(12)
+    with ThreadPoolExecutor(4) as pool:
+        claims = [pool.submit(runs.claim, worker("w")) for _ in added]
+        cancels = [pool.submit(runs.do, cancel_run, ANA, run) for run in added]
+        claimed = {claim.result() for claim in claims} - {None}
+        for cancel in cancels:
+            cancel.result()
+    for run in added:
+        assert runs.run(run).cancel_requested
+        assert runs.status(run) == ("running" if run in claimed else "cancelled")
+        assert ("cancelled" in runs.events(run)) == (run not in claimed)
 
 
 @pytest.mark.parametrize(

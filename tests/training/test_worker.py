@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from app.training.worker import Progress
 from app.worker import WITH_PARENT
 from tests.client import Client, wait_until
 
@@ -156,3 +157,36 @@ def test_a_fault_of_the_store_is_retried_and_in_the_end_named(
     assert "sha256:" in ended["error"]["detail"]
     started_again = [("requeued", fault), ("started", None)]
     assert told(client, run) == [("created", None), ("started", None), *started_again * 2, ("failed", None)]
+
+
+def test_a_fault_of_the_worker_fails_the_run_and_the_next_one_succeeds(serve: Callable[..., Client]) -> None:
+    client = serve()
+    scratch, aside = client.settings.scratch, client.settings.home / "aside"
+    servers = set(scratch.iterdir())
+    with worker_process(client) as worker:
+        wait_until(lambda: set(scratch.iterdir()) - servers)
+        (own,) = set(scratch.iterdir()) - servers
+        own.rename(aside)
+        ended = client.wait_for_run(ask(client, SHORT))
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "worker_fault")
+        assert "FileNotFoundError" in ended["error"]["detail"]
+        aside.rename(own)
+        assert client.wait_for_run(ask(client, {"algorithm": "dummy"}))["status"] == "succeeded"
+        assert worker.is_running()
+
+
+def test_progress_is_read_among_what_libraries_print() -> None:
+    lines = [
+        '{"fraction": 0.5, "step": "fitting"}',
+        "a library says hello",
+        "[1, 2]",
+        '"step"',
+        '{"step": "no fraction"}',
+        '{"fraction": "x", "step": "y"}',
+        "",
+    ]
+    command = [sys.executable, "-c", f"print({chr(10).join(lines)!r})"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        progress = Progress(child)
+        progress.join()
+    assert (progress.fraction, progress.step) == (0.5, "fitting")

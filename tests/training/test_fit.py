@@ -1,0 +1,107 @@
+"""The child process's part: what it leaves behind, and the row that a model's description shows."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.columns import ColumnType
+from app.registry.signature import Feature, Role, Signature, Task
+from app.training.fit import carry_out, typical_row
+from app.training.handover import ERROR, REQUEST, RESULT
+
+SIGNATURE = Signature(
+    features=(
+        Feature(name="distance", type=ColumnType.INTEGER, role=Role.NUMERIC, nullable=True),
+        Feature(name="wind", type=ColumnType.NUMBER, role=Role.NUMERIC, nullable=True),
+        Feature(name="night", type=ColumnType.BOOLEAN, role=Role.BOOLEAN, nullable=True),
+        Feature(
+            name="carrier",
+            type=ColumnType.STRING,
+            role=Role.CATEGORICAL,
+            nullable=True,
+            categories=("AA", "B6", "UA"),
+        ),
+        Feature(name="day", type=ColumnType.DATE, role=Role.DATETIME, nullable=True),
+        Feature(name="at", type=ColumnType.DATETIME, role=Role.DATETIME, nullable=True),
+    ),
+    target="late",
+    target_type=ColumnType.BOOLEAN,
+    task=Task.BINARY,
+)
+NAMES = [feature.name for feature in SIGNATURE.features]
+ROWS = [
+    dict(zip(NAMES, cells, strict=True))
+    for cells in (
+        (5, 1.5, True, "UA", "2013-01-02", "2013-01-02T08:00:00Z"),
+        (9, 2.5, True, "B6", "2013-01-01", "2013-01-02T07:00:00Z"),
+        (7, 0.5, False, "UA", "2013-01-03", "2013-01-02T09:00:00Z"),
+    )
+]
+
+
+def test_the_typical_row_is_made_of_medians_and_of_the_most_frequent() -> None:
+    row = typical_row(SIGNATURE, SIGNATURE.encode(ROWS))
+    assert list(row.values()) == [7, 1.5, True, "UA", "2013-01-02", "2013-01-02T08:00:00Z"]
+    assert type(row["distance"]) is int
+
+
+def test_a_typical_value_is_null_only_where_there_is_no_other() -> None:
+    nothing = dict.fromkeys(NAMES)
+    assert typical_row(SIGNATURE, SIGNATURE.encode([nothing] * 3)) == nothing
+    assert typical_row(SIGNATURE, SIGNATURE.encode([*[nothing] * 3, ROWS[0]])) == ROWS[0]
+
+
+def test_a_column_of_unknown_categories_shows_a_known_one() -> None:
+    strange = [row | {"carrier": "ZZ"} for row in ROWS]
+    assert typical_row(SIGNATURE, SIGNATURE.encode(strange))["carrier"] == "AA"
+
+
+cells = st.tuples(
+    st.integers(-(2**53), 2**53),
+    st.floats(-1e300, 1e300),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([-1.0, 0.0, 1.0, 2.0]),
+    st.integers(-20_000, 20_000).map(lambda day: day * 86_400),
+    st.integers(-(2**31), 2**31),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(cells, min_size=1, max_size=8))
+def test_the_typical_row_fits_the_signature_and_lies_within_the_data(rows: list[tuple[float, ...]]) -> None:
+    matrix = np.array(rows, dtype=np.float64)
+    row = typical_row(SIGNATURE, matrix)
+    json.dumps(row, allow_nan=False)
+    (encoded,) = SIGNATURE.encode([row])
+    numbers = [0, 1, 4, 5]
+    assert all(encoded[column] in matrix[:, column] for column in numbers)
+
+
+@pytest.fixture
+def request_folder(tmp_path: Path) -> Path:
+    request = {"parquet": str(tmp_path / "data.parquet"), "spec": {"target": "late", "algorithm": "dummy"}}
+    (tmp_path / REQUEST).write_text(json.dumps(request))
+    return tmp_path
+
+
+def test_whatever_goes_wrong_is_left_behind_as_an_error(request_folder: Path) -> None:
+    assert carry_out(request_folder) == 1
+    assert json.loads((request_folder / ERROR).read_text())["code"] == "fit_failed"
+    assert not (request_folder / RESULT).exists()
+
+
+def test_a_result_that_cannot_be_written_is_an_error_too(request_folder: Path) -> None:
+    with duckdb.connect() as connection:
+        rows = connection.table_function("range", [40])
+        columns = "range % 7 / 2 AS wind, range % 3 = 0 AS late"
+        rows.project(columns).to_parquet(str(request_folder / "data.parquet"))
+    (request_folder / RESULT).mkdir()
+    assert carry_out(request_folder) == 1
+    error = json.loads((request_folder / ERROR).read_text())
+    assert error["code"] == "fit_failed"
+    assert "IsADirectoryError" in error["detail"]
