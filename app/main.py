@@ -28,7 +28,7 @@ from app.datasets.router import router as datasets_router
 from app.datasets.router import upload_router
 from app.db import Database
 from app.events.router import router as events_router
-from app.http import Problem, add_error_handlers, problem_responses
+from app.http.problems import Problem, add_error_handlers, problem_responses
 from app.keys.router import router as keys_router
 from app.monitoring.router import feedback_router, history_router
 from app.monitoring.router import router as monitoring_router

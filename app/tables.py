@@ -3,7 +3,7 @@
 from app.access.models import ApiKey
 from app.datasets.models import Dataset, DatasetVersion
 from app.events.models import Event
-from app.http import IdempotencyRecord
+from app.http.idempotency import IdempotencyRecord
 from app.monitoring.models import Feedback
 from app.registry.models import Alias, Model, ModelVersion
 from app.serving.models import Deployment, DeploymentSlot, PredictionSegment, SigningKey

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from app.access.policy import POLICY, Permission
 from app.datasets.ingest import MediaType
-from app.http import PROBLEM_TYPE
+from app.http.problems import PROBLEM_TYPE
 from app.main import TAGS, create_app
 from tests.client import ADMIN_KEY, Client
 from tests.conftest import Start, make_settings, running_server, running_worker

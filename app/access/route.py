@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from app.access.caller import Caller, Forbidden, Unauthorized
 from app.access.key_ring import KeyRing
 from app.access.policy import POLICY, Permission, Role, roles_with
-from app.http import IdempotentRoute, limit_body
+from app.http.bodies import limit_body
+from app.http.idempotency import IdempotentRoute
 
 
 class GuardedRoute(IdempotentRoute):

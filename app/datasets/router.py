@@ -19,17 +19,10 @@ from app.datasets.ingest import MediaType
 from app.datasets.table import export, preview
 from app.db import Database
 from app.errors import AppError, InputError, InvalidInput
-from app.http import (
-    DatabaseDep,
-    Name,
-    Number,
-    Page,
-    PagingDep,
-    ScratchDep,
-    SessionDep,
-    StoreDep,
-    problem_responses,
-)
+from app.http.fields import Name, Number
+from app.http.paging import Page, PagingDep
+from app.http.problems import problem_responses
+from app.http.session import DatabaseDep, ScratchDep, SessionDep, StoreDep
 from app.store import CHUNK_BYTES, read_chunks
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)

@@ -14,7 +14,7 @@ from app.datasets.models import Dataset, DatasetVersion
 from app.db import Database
 from app.errors import Conflict, InvalidInput, NotFound
 from app.events.service import record_event
-from app.http import Paging, paginate
+from app.http.paging import Paging, paginate
 from app.store import Store, StoredObject
 
 

@@ -9,7 +9,9 @@ from pydantic.config import JsonDict
 
 from app.access.route import CallerDep, GuardedRoute
 from app.events import service
-from app.http import Moment, Page, PagingDep, SessionDep
+from app.http.fields import Moment
+from app.http.paging import Page, PagingDep
+from app.http.session import SessionDep
 
 router = APIRouter(prefix="/v1/events", tags=["events"], route_class=GuardedRoute)
 

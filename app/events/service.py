@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
 from app.events.models import Event
-from app.http import Paging, paginate
+from app.http.paging import Paging, paginate
 
 
 def record_event(

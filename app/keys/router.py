@@ -12,7 +12,10 @@ from app.access.caller import MODEL_PATTERN
 from app.access.models import ApiKey
 from app.access.policy import Role
 from app.access.route import CallerDep, GuardedRoute
-from app.http import Name, Page, PagingDep, SessionDep, paginate, problem_responses
+from app.http.fields import Name
+from app.http.paging import Page, PagingDep, paginate
+from app.http.problems import problem_responses
+from app.http.session import SessionDep
 from app.keys import service
 
 

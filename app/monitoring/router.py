@@ -7,7 +7,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.http import DatabaseDep, Moment, Number, Page, SessionDep, problem_responses
+from app.http.fields import Moment, Number
+from app.http.paging import Page
+from app.http.problems import problem_responses
+from app.http.session import DatabaseDep, SessionDep
 from app.monitoring import feedback, service
 from app.monitoring.drift import DriftReport
 from app.registry.models import ModelVersion

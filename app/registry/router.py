@@ -7,7 +7,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.http import Name, Number, Page, PagingDep, SessionDep, StrictNumber, problem_responses
+from app.http.fields import Name, Number, StrictNumber
+from app.http.paging import Page, PagingDep
+from app.http.problems import problem_responses
+from app.http.session import SessionDep
 from app.registry import service
 from app.registry.models import Alias, ModelVersion
 from app.registry.signature import Signature

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.access.caller import Caller
 from app.errors import NotFound
 from app.events.service import record_event
-from app.http import Paging, paginate
+from app.http.paging import Paging, paginate
 from app.registry.models import Alias, Model, ModelVersion
 
 

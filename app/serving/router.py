@@ -12,17 +12,10 @@ from starlette.responses import JSONResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.db import Database
-from app.http import (
-    DatabaseDep,
-    Moment,
-    Number,
-    Page,
-    PagingDep,
-    SessionDep,
-    StrictNumber,
-    paginate,
-    problem_responses,
-)
+from app.http.fields import Moment, Number, StrictNumber
+from app.http.paging import Page, PagingDep, paginate
+from app.http.problems import problem_responses
+from app.http.session import DatabaseDep, SessionDep
 from app.registry.models import Model, ModelVersion
 from app.registry.router import SIGNATURE_EXAMPLE
 from app.registry.service import get_alias, get_model, get_version

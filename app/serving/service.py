@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, selectinload
 from app.access.caller import Caller
 from app.errors import Conflict, InputError, InvalidInput, NotFound
 from app.events.service import record_event
-from app.http import Paging, paginate
+from app.http.paging import Paging, paginate
 from app.registry.models import Model
 from app.registry.service import get_model, get_version, lock_model
 from app.serving.models import Deployment, DeploymentSlot, Variant

@@ -15,7 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.service import get_version
-from app.http import DatabaseDep, Name, Page, PagingDep, SessionDep, StrictNumber, problem_responses
+from app.http.fields import Name, StrictNumber
+from app.http.paging import Page, PagingDep
+from app.http.problems import problem_responses
+from app.http.session import DatabaseDep, SessionDep
 from app.registry.signature import Task
 from app.training import service
 from app.training.catalogue import ALGORITHMS

@@ -10,7 +10,7 @@ from app.columns import ColumnType
 from app.datasets.models import DatasetVersion
 from app.errors import Conflict, NotFound
 from app.events.service import record_event
-from app.http import Paging, paginate
+from app.http.paging import Paging, paginate
 from app.registry.service import ensure_model
 from app.training import queue
 from app.training.models import RunStatus, TrainingRun

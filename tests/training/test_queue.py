@@ -14,7 +14,7 @@ from app.datasets.service import create_dataset
 from app.db import Database
 from app.errors import Conflict
 from app.events.service import list_events
-from app.http import Paging
+from app.http.paging import Paging
 from app.registry.models import ModelVersion
 from app.registry.service import register_version
 from app.training import queue

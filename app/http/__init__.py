@@ -1,0 +1,1 @@
+"""The web's common ground, a file for each concern."""
