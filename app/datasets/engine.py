@@ -13,13 +13,13 @@ MAX_THREADS = 4  # each thread buffers row groups of its own
 WIDE = 2_000  # columns
 
 
-def connect(spill: Path) -> DuckDBPyConnection:
-    """A database in memory that spills to the folder ``spill`` beyond 1 GB and keeps the order of rows."""
+def connect(spill: Path | None) -> DuckDBPyConnection:
+    """A database in memory that keeps the order of rows, and beyond 1 GB spills to a folder, if given one."""
     connection = connect_duckdb(
         config={
             "memory_limit": MEMORY_LIMIT,
             "threads": min(MAX_THREADS, os.cpu_count() or 1),
-            "temp_directory": str(spill),
+            "temp_directory": str(spill or ""),
             "preserve_insertion_order": True,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -22,7 +22,7 @@ def preview(parquet: Path, limit: int, offset: int = 0) -> list[dict[str, Any]]:
 
     Dates are as 2013-05-31 and times, in UTC, as 2013-05-31T14:00:00Z, with a fraction where there is one.
     """
-    with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
+    with connect(spill=None) as connection:
         names, query = _query(connection, parquet)
         rows = connection.execute(f"{query} LIMIT ? OFFSET ?", [limit, offset]).fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]

@@ -155,6 +155,7 @@ class Worker:
         command = [sys.executable, "-m", "app.training.child", str(folder)]
         with subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
             command,
+            env=os.environ | {"TMPDIR": str(folder)},  # what a killed fit leaves there is swept with it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
