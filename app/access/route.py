@@ -26,8 +26,7 @@ class GuardedRoute(IdempotentRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            method = "GET" if request.method == "HEAD" else request.method
-            permissions = POLICY.get((method, request.scope["route"].path_format), ())
+            permissions = POLICY.get((request.method, request.scope["route"].path_format), ())
             request.state.caller = await authorize(request, permissions)
             limit = getattr(request.app.state.settings, self.body_limit)
             setting = f"ROUNDHOUSE_{self.body_limit.upper()}"

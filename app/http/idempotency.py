@@ -69,9 +69,12 @@ class IdempotentRoute(APIRoute):
                 # It may have been made by this very request, sent at the same time.
                 if (record := await run_in_threadpool(_find_record, request, caller.name, key)) is None:
                     raise
-                await run_in_threadpool(request.state.session.rollback)
+                if (
+                    session := _session_of(request)
+                ) is not None:  # none yet, where a dependency before it refused
+                    await run_in_threadpool(session.rollback)
                 return _replay(record, fingerprint)
-            session: Session | None = getattr(request.state, "session", None)
+            session = _session_of(request)
             if session is not None and response.status_code < 300:
                 session.add(
                     IdempotencyRecord(
@@ -91,6 +94,11 @@ class IdempotentRoute(APIRoute):
     def recorded(self, body: bytes) -> bytes:
         """What is kept of an answer, to be given again."""
         return body
+
+
+def _session_of(request: Request) -> Session | None:
+    session: Session | None = getattr(request.state, "session", None)
+    return session
 
 
 def _find_record(request: Request, caller: str, key: str) -> IdempotencyRecord | None:

@@ -69,8 +69,8 @@ class LiveDeployment:
     slots: tuple[LiveSlot, ...]
 
     @property
-    def champion(self) -> LoadedVersion:
-        return self.slots[0].version
+    def shadow(self) -> LiveSlot | None:
+        return next((slot for slot in self.slots if slot.variant is Variant.SHADOW), None)
 
 
 class Failure(NamedTuple):

@@ -115,18 +115,22 @@ class Predicting:
         PREDICTED.labels(version.model, version.number, variant or "none").inc(len(rows))
         return ids
 
+    def has_shadow(self, model: str) -> bool:
+        deployment = self.live.find(model)
+        return deployment is not None and deployment.shadow is not None
+
     def score_shadow(self, caller: Caller, model: str, rows: list[dict[str, Any]]) -> None:
         """Score with the shadow, if there is one, what was answered. Nothing of it fails the caller."""
         deployment = self.live.find(model)
-        for slot in deployment.slots if deployment else ():
-            if deployment and slot.variant is Variant.SHADOW:
-                try:
-                    scores = slot.version.score(rows)
-                except Exception as error:  # a version on trial may do anything
-                    SHADOW_FAILED.labels(model, slot.version.number).inc(len(rows))
-                    log.warning("shadow_not_scored", model=model, version=slot.version.number, exc_info=error)
-                else:
-                    self._record(caller, slot.version, rows, scores, deployment.id, slot.variant)
+        if deployment is None or (slot := deployment.shadow) is None:
+            return
+        try:
+            scores = slot.version.score(rows)
+        except Exception as error:  # a version on trial may do anything
+            SHADOW_FAILED.labels(model, slot.version.number).inc(len(rows))
+            log.warning("shadow_not_scored", model=model, version=slot.version.number, exc_info=error)
+        else:
+            self._record(caller, slot.version, rows, scores, deployment.id, slot.variant)
 
     def recall(self, caller: Caller, prediction_id: str, model: str, at: datetime) -> PredictionRecord:
         """The record of a prediction that was made at ``at``. A client finds only its own.

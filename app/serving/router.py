@@ -363,6 +363,8 @@ _predict: dict[str, Any] = {
 def predict(model: str, body: PredictRequest, caller: CallerDep, predicting: PredictingDep) -> Response:
     """Predict with what is in service. Every row is answered as if it came alone, and recorded."""
     answer = predicting.by_deployment(caller, model, body.instances)
+    if not predicting.has_shadow(model):
+        return JSONResponse(answer)
     after = BackgroundTask(predicting.score_shadow, caller, model, body.instances)
     return JSONResponse(answer, background=after)
 

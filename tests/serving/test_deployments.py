@@ -347,3 +347,18 @@ def test_what_is_no_number_of_a_version_is_not_promoted(shared: Client, model: s
     answer = shared.post(f"/v1/models/{model}:promote", json={"version": version})
     (error,) = refused(answer, 422, "invalid_input")["errors"]
     assert error["pointer"] == "/version"
+
+
+def test_one_rollback_sent_several_times_at_once_is_carried_out_once(shared: Client, model: str) -> None:
+    for version in (1, 2):
+        assert shared.post(f"/v1/models/{model}:promote", json={"version": version}).status_code == 201
+    headers = {"idempotency-key": f"back-{model}"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(lambda _: shared.post(f"/v1/models/{model}:rollback", headers=headers), range(8))
+        )
+    assert len({answer.text for answer in answers if answer.status_code == 201}) == 1
+    for answer in answers:
+        if answer.status_code != 201:
+            assert answer.status_code == 409, answer.text
+    assert len(history(shared, model)) == 3
