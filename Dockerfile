@@ -1,5 +1,8 @@
 # syntax=docker/dockerfile:1
 FROM python:3.13-slim AS build
+# The kernels are C: the compiler stays in this part of the build.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir uv
 WORKDIR /src
 ENV UV_PROJECT_ENVIRONMENT=/opt/roundhouse UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never

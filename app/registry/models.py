@@ -7,6 +7,7 @@ from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
+from app.registry.runtime import Runtime
 
 
 class Model(Base):
@@ -19,7 +20,11 @@ class Model(Base):
 
 
 class ModelVersion(Base):
-    """A fitted model with everything that is known of it, copied here so that it stands alone."""
+    """A fitted model with everything that is known of it, copied here so that it stands alone.
+
+    ``runtime_reason`` says why a version is not served compiled; one that is has a scorer, its artifact in
+    the form that ``app.serving.compiled`` reads.
+    """
 
     __tablename__ = "model_versions"
     __table_args__ = (UniqueConstraint("model_id", "number"),)
@@ -41,6 +46,11 @@ class ModelVersion(Base):
     environment: Mapped[dict[str, Any]]
     artifact_digest: Mapped[str]
     artifact_size: Mapped[int]
+    # The default is for the rows of the first release: SQLite adds no column without one.
+    runtime: Mapped[str] = mapped_column(server_default=Runtime.NATIVE)
+    runtime_reason: Mapped[str | None]
+    scorer_digest: Mapped[str | None]
+    scorer_size: Mapped[int | None]
     created_by: Mapped[str]
     created_at: Mapped[datetime]
 

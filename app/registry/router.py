@@ -13,6 +13,7 @@ from app.http.problems import problem_responses
 from app.http.session import SessionDep
 from app.registry import service
 from app.registry.models import Alias, ModelVersion
+from app.registry.runtime import Runtime
 from app.registry.signature import Signature
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["models"], route_class=GuardedRoute)
@@ -101,6 +102,8 @@ class VersionInfo(VersionSummary):
                     "artifact_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015"
                     "a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "artifact_size": 184320,
+                    "runtime": "compiled",
+                    "runtime_reason": None,
                 }
             ]
         }
@@ -117,6 +120,10 @@ class VersionInfo(VersionSummary):
     environment: dict[str, Any]
     artifact_digest: str
     artifact_size: int
+    runtime: Runtime = Field(
+        description="How it is served: `compiled`, in microseconds, or `native`, by scikit-learn itself."
+    )
+    runtime_reason: str | None = Field(description="Why it is served natively.")
 
 
 class Evaluation(BaseModel):

@@ -1,22 +1,11 @@
 """The algorithms that a training run can name, and the parameters that each takes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-
 from app.errors import InputError, InvalidInput, pointer
+from app.registry.runtime import Runtime
 from app.registry.signature import Task, shown
 from app.training.spec import refusal
 
@@ -80,13 +69,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """An algorithm of the catalogue. ``build`` makes its estimator from complete, valid parameters."""
+    """An algorithm of the catalogue; ``served`` is how its versions are, if nothing speaks against it."""
 
     id: str
     title: str
     tasks: tuple[Task, ...]
     parameters: tuple[Parameter, ...]
-    build: Callable[[Task, dict[str, Any], int], BaseEstimator]
+    served: Runtime = Runtime.COMPILED
 
     def complete(self, params: dict[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: the given one, else the default.
@@ -112,18 +101,14 @@ class Algorithm:
             raise InvalidInput("invalid_parameter", errors[0].detail, errors=errors)
         return {name: params.get(name, parameter.default) for name, parameter in known.items()}
 
-    def make(self, task: Task, params: dict[str, Any], seed: int) -> BaseEstimator:
-        """The unfitted scikit-learn estimator; ``params`` are completed with the defaults.
-
-        Raises InvalidInput for a task that the algorithm does not do and for bad parameters.
-        """
+    def check_task(self, task: Task) -> None:
+        """Raise InvalidInput for a task that the algorithm does not do."""
         if task not in self.tasks:
             raise refusal(
                 "unfit_algorithm",
                 ("algorithm",),
                 f"{self.id} does not do {task}; choose auto, {', '.join(algorithms_for(task))}.",
             )
-        return self.build(task, self.complete(params), seed)
 
     def parameters_schema(self) -> dict[str, Any]:
         """The JSON Schema of ``params``."""
@@ -155,59 +140,38 @@ def linear_algorithm(task: Task) -> str:
     return "ridge" if task is Task.REGRESSION else "logistic_regression"
 
 
-def _logistic_regression(_: Task, params: dict[str, Any], seed: int) -> BaseEstimator:
-    return LogisticRegression(
-        C=params["C"],
-        class_weight=params["class_weight"],
-        max_iter=params["max_iter"],
-        random_state=seed,
-    )
-
-
-def _ridge(_: Task, params: dict[str, Any], seed: int) -> BaseEstimator:
-    return Ridge(alpha=params["alpha"], random_state=seed)
-
-
-def _random_forest(task: Task, params: dict[str, Any], seed: int) -> BaseEstimator:
-    classify = task in CLASSIFICATION
-    share = params["max_features"]
-    if share is None:
-        share = "sqrt" if classify else 1 / 3
-    estimator = RandomForestClassifier if classify else RandomForestRegressor
-    return estimator(
-        n_estimators=params["n_estimators"],
-        max_depth=params["max_depth"],
-        min_samples_leaf=params["min_samples_leaf"],
-        max_features=share,
-        n_jobs=1,
-        random_state=seed,
-    )
-
-
-def _hist_gradient_boosting(task: Task, params: dict[str, Any], seed: int) -> BaseEstimator:
-    classify = task in CLASSIFICATION
-    estimator = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
-    return estimator(**params, random_state=seed)
-
-
-def _k_neighbors(task: Task, params: dict[str, Any], _: int) -> BaseEstimator:
-    estimator = KNeighborsClassifier if task in CLASSIFICATION else KNeighborsRegressor
-    # The brute-force search takes its distances from one matrix product, whose rounding depends on the
-    # other rows of the batch; the tree computes each distance by itself.
-    return estimator(
-        n_neighbors=params["n_neighbors"], weights=params["weights"], algorithm="ball_tree", n_jobs=1
-    )
-
-
-def _dummy(task: Task, _: dict[str, Any], seed: int) -> BaseEstimator:
-    if task in CLASSIFICATION:
-        return DummyClassifier(strategy="prior", random_state=seed)
-    return DummyRegressor(strategy="mean")
-
-
+_CLASS_WEIGHT = Parameter(
+    "class_weight",
+    "string",
+    None,
+    "`balanced` weighs every class alike, however rare; null weighs every row alike.",
+    choices=("balanced",),
+    nullable=True,
+)
+_TREES = Parameter("n_estimators", "integer", 100, "The number of trees.", 1, 2000)
+_LEARNING_RATE = Parameter("learning_rate", "number", 0.1, "The weight of each tree.", 0.001, 1.0)
 _MAX_DEPTH = Parameter(
     "max_depth", "integer", None, "The depth limit of a tree; null for none.", 1, 100, nullable=True
 )
+_MAX_FEATURES = Parameter(
+    "max_features",
+    "number",
+    None,
+    "The share of the encoded features looked at for each split; null for their square root "
+    "(classification) or a third (regression).",
+    0.01,
+    1.0,
+    nullable=True,
+)
+
+
+def _min_samples_leaf(default: int) -> Parameter:
+    return Parameter("min_samples_leaf", "integer", default, "The fewest rows in a leaf.", 1, 10_000)
+
+
+def _max_iter(default: int) -> Parameter:
+    return Parameter("max_iter", "integer", default, "The most iterations of the solver.", 10, 100_000)
+
 
 ALGORITHMS: dict[str, Algorithm] = {
     entry.id: entry
@@ -225,17 +189,9 @@ ALGORITHMS: dict[str, Algorithm] = {
                     1e-6,
                     1e6,
                 ),
-                Parameter(
-                    "class_weight",
-                    "string",
-                    None,
-                    "`balanced` weighs every class alike, however rare; null weighs every row alike.",
-                    choices=("balanced",),
-                    nullable=True,
-                ),
-                Parameter("max_iter", "integer", 1000, "The most iterations of the solver.", 10, 100_000),
+                _CLASS_WEIGHT,
+                _max_iter(1000),
             ),
-            _logistic_regression,
         ),
         Algorithm(
             "ridge",
@@ -251,39 +207,94 @@ ALGORITHMS: dict[str, Algorithm] = {
                     1e6,
                 ),
             ),
-            _ridge,
         ),
+        Algorithm("linear_regression", "linear regression", (Task.REGRESSION,), ()),
+        Algorithm(
+            "elastic_net",
+            "elastic net",
+            (Task.REGRESSION,),
+            (
+                Parameter(
+                    "alpha",
+                    "number",
+                    0.1,
+                    "The penalty: greater values hold the weights closer to zero.",
+                    1e-6,
+                    1e6,
+                ),
+                Parameter(
+                    "l1_ratio",
+                    "number",
+                    0.5,
+                    "The share of the L1 penalty, which sets weights to zero; the rest is L2.",
+                    0.0,
+                    1.0,
+                ),
+                _max_iter(10_000),
+            ),
+        ),
+        Algorithm(
+            "linear_svm",
+            "linear support vector machine",
+            EVERY_TASK,
+            (
+                Parameter(
+                    "C",
+                    "number",
+                    0.1,
+                    "The inverse of the L2 penalty: smaller values hold the weights closer to zero.",
+                    1e-6,
+                    1e6,
+                ),
+                Parameter(
+                    "class_weight",
+                    "string",
+                    None,
+                    "Classifiers only: `balanced` weighs every class alike, however rare; null weighs every "
+                    "row alike.",
+                    choices=("balanced",),
+                    nullable=True,
+                ),
+                _max_iter(10_000),
+            ),
+        ),
+        Algorithm("decision_tree", "decision tree", EVERY_TASK, (_MAX_DEPTH, _min_samples_leaf(20))),
         Algorithm(
             "random_forest",
             "random forest",
             EVERY_TASK,
+            (_TREES, _MAX_DEPTH, _min_samples_leaf(5), _MAX_FEATURES),
+        ),
+        Algorithm(
+            "extra_trees",
+            "extremely randomised trees",
+            EVERY_TASK,
+            (_TREES, _MAX_DEPTH, _min_samples_leaf(5), _MAX_FEATURES),
+        ),
+        Algorithm(
+            "gradient_boosting",
+            "gradient boosting",
+            EVERY_TASK,
             (
-                Parameter("n_estimators", "integer", 100, "The number of trees.", 1, 2000),
-                _MAX_DEPTH,
-                Parameter("min_samples_leaf", "integer", 5, "The fewest rows in a leaf.", 1, 10_000),
+                _LEARNING_RATE,
+                _TREES,
+                Parameter("max_depth", "integer", 3, "The depth limit of a tree.", 1, 100),
+                _min_samples_leaf(20),
                 Parameter(
-                    "max_features",
-                    "number",
-                    None,
-                    "The share of the encoded features looked at for each split; null for their square root "
-                    "(classification) or a third (regression).",
-                    0.01,
-                    1.0,
-                    nullable=True,
+                    "subsample", "number", 1.0, "The share of the rows that each tree learns from.", 0.01, 1.0
                 ),
             ),
-            _random_forest,
         ),
         Algorithm(
             "hist_gradient_boosting",
             "histogram gradient boosting",
             EVERY_TASK,
             (
-                Parameter("learning_rate", "number", 0.1, "The weight of each tree.", 0.001, 1.0),
+                _LEARNING_RATE,
                 Parameter("max_iter", "integer", 100, "The number of boosting rounds.", 1, 5000),
                 Parameter("max_leaf_nodes", "integer", 31, "The most leaves of a tree.", 2, 1024),
                 _MAX_DEPTH,
-                Parameter("min_samples_leaf", "integer", 20, "The fewest rows in a leaf.", 1, 10_000),
+                _min_samples_leaf(20),
                 Parameter("l2_regularization", "number", 0.0, "The L2 penalty on leaf values.", 0.0, 1e6),
                 Parameter(
                     "early_stopping",
@@ -292,7 +303,6 @@ ALGORITHMS: dict[str, Algorithm] = {
                     "Stop when a tenth of the training rows, kept aside, no longer gains.",
                 ),
             ),
-            _hist_gradient_boosting,
         ),
         Algorithm(
             "k_neighbors",
@@ -308,8 +318,8 @@ ALGORITHMS: dict[str, Algorithm] = {
                     choices=("uniform", "distance"),
                 ),
             ),
-            _k_neighbors,
+            Runtime.NATIVE,
         ),
-        Algorithm("dummy", "baseline without features", EVERY_TASK, (), _dummy),
+        Algorithm("dummy", "baseline without features", EVERY_TASK, ()),
     )
 }

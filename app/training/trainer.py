@@ -16,8 +16,10 @@ from app.errors import AppError
 from app.registry.predictor import predict
 from app.registry.signature import Signature, Task
 from app.training.catalogue import ALGORITHMS, algorithm, linear_algorithm
-from app.training.evaluation import METRICS, confusion_matrix, evaluate
+from app.training.estimators import build_estimator
+from app.training.evaluation import confusion_matrix, evaluate
 from app.training.matrix import read_examples
+from app.training.metrics import METRICS
 from app.training.preprocessing import build_pipeline
 from app.training.roles import ResolvedSpec, resolve_spec
 from app.training.spec import TrainingSpec, refusal
@@ -46,7 +48,8 @@ class TrainingResult:
     ``params`` are complete, with the defaults. ``metrics`` and ``confusion_matrix`` (classifiers only) are
     of the holdout, ``baseline_metrics`` those of the dummy there. ``choice`` says how ``auto`` came to the
     algorithm. ``rows`` counts ``training``, ``holdout`` and ``without_target``. ``reference_matrix`` holds
-    the training rows, shape (training, features), and ``reference_scores``, shape (holdout,), the
+    the training rows, shape (training, features), ``holdout_matrix`` the held-out ones, and
+    ``reference_scores``, shape (holdout,), the
     positive class's probability (binary), the predicted class's index (multiclass) or the predicted value:
     on rows that the model has not seen, as live rows will be.
     """
@@ -63,6 +66,7 @@ class TrainingResult:
     notes: list[str]
     rows: dict[str, int]
     reference_matrix: NDArray[np.float64]
+    holdout_matrix: NDArray[np.float64]
     reference_scores: NDArray[np.float64]
 
 
@@ -151,7 +155,7 @@ class _Trainer:
     def fit(self, name: str, params: dict[str, Any], rows: Rows) -> Pipeline:
         """The pipeline of one algorithm fitted on ``rows``; what the fit warns of becomes a note."""
         chosen = algorithm(name)
-        estimator = chosen.make(self.task, params, self.spec.seed)
+        estimator = build_estimator(name, self.task, params, self.spec.seed)
         pipeline = build_pipeline(self.resolved.signature, estimator)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -302,6 +306,7 @@ def _train(parquet: Path, spec: TrainingSpec, report: Report) -> TrainingResult:
             "without_target": resolved.without_target,
         },
         reference_matrix=examples.features[training],
+        holdout_matrix=examples.features[holdout],
         reference_scores=scores.astype(np.float64),
     )
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from app.errors import InvalidInput
 from app.registry.signature import Task
 from app.training.catalogue import ALGORITHMS, Algorithm, Parameter, algorithm, algorithms_for
+from app.training.estimators import build_estimator
 
 entries = pytest.mark.parametrize("entry", ALGORITHMS.values(), ids=list(ALGORITHMS))
 parameters = pytest.mark.parametrize(
@@ -35,7 +38,7 @@ def wrong_values(parameter: Parameter) -> list[Any]:
 @entries
 def test_an_algorithm_makes_an_estimator_for_each_of_its_tasks_from_its_defaults(entry: Algorithm) -> None:
     for task in entry.tasks:
-        estimator = entry.make(task, {}, seed=2**32 - 1)
+        estimator = build_estimator(entry.id, task, {}, seed=2**32 - 1)
         assert estimator.__sklearn_tags__().estimator_type == (
             "regressor" if task is Task.REGRESSION else "classifier"
         )
@@ -76,7 +79,7 @@ def test_every_unknown_parameter_is_named() -> None:
 
 def test_an_algorithm_for_another_task_is_refused_with_the_fitting_ones() -> None:
     with pytest.raises(InvalidInput, match="logistic_regression") as refused:
-        algorithm("ridge").make(Task.BINARY, {}, 0)
+        build_estimator("ridge", Task.BINARY, {}, 0)
     assert refused.value.errors[0].pointer == "/algorithm"
 
 
@@ -93,6 +96,12 @@ def test_regression_has_ridge_where_classes_have_logistic_regression() -> None:
 
 
 def test_a_given_parameter_reaches_the_estimator() -> None:
-    assert algorithm("k_neighbors").make(Task.BINARY, {"n_neighbors": 3}, 0).n_neighbors == 3
-    assert algorithm("logistic_regression").make(Task.BINARY, {"C": 0.5}, 0).C == 0.5
-    assert algorithm("random_forest").make(Task.REGRESSION, {"max_features": 0.5}, 0).max_features == 0.5
+    assert build_estimator("k_neighbors", Task.BINARY, {"n_neighbors": 3}, 0).n_neighbors == 3
+    assert build_estimator("logistic_regression", Task.BINARY, {"C": 0.5}, 0).C == 0.5
+    assert build_estimator("random_forest", Task.REGRESSION, {"max_features": 0.5}, 0).max_features == 0.5
+    assert build_estimator("linear_svm", Task.BINARY, {"C": 0.5}, 0).estimator.C == 0.5
+
+
+def test_the_catalogue_is_read_without_scikit_learn() -> None:
+    program = "import sys, app.training.router; assert not {'sklearn', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
