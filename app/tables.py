@@ -6,12 +6,15 @@ from app.events.models import Event
 from app.http.idempotency import IdempotencyRecord
 from app.monitoring.models import Feedback
 from app.registry.models import Alias, Model, ModelVersion
+from app.serving.batch_models import BatchPart, BatchPrediction
 from app.serving.models import Deployment, DeploymentSlot, PredictionSegment, SigningKey
 from app.training.models import TrainingRun
 
 __all__ = [
     "Alias",
     "ApiKey",
+    "BatchPart",
+    "BatchPrediction",
     "Dataset",
     "DatasetVersion",
     "Deployment",

@@ -4,22 +4,52 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
 from app import telemetry
 from app.db import Database
+from app.leaseholder import Leaseholder
 from app.owned import Scratch
+from app.serving.batch_worker import BatchWorker
 from app.settings import Settings
 from app.store import Store, StoreUnavailable
-from app.training.worker import Worker
+from app.training.worker import TrainingWorker
 
 log = structlog.get_logger()
 
 WITH_PARENT = "--with-parent"
 ABANDONED_AFTER = timedelta(days=1)
 """No write to the store takes this long."""
+
+
+class Worker:
+    """Carries out one training run and one batch prediction at a time, side by side, until ``stop``.
+
+    A thread for each kind, so that neither waits for the other's hours; the work is in child processes.
+    """
+
+    def __init__(self, settings: Settings, database: Database, store: Store, scratch: Scratch) -> None:
+        self._leaseholders: list[Leaseholder[Any]] = [
+            TrainingWorker(settings, database, store, scratch),
+            BatchWorker(settings, database, store, scratch),
+        ]
+
+    def stop(self) -> None:
+        """End soon: unfinished work goes back to the queue."""
+        for leaseholder in self._leaseholders:
+            leaseholder.stop()
+
+    def work(self) -> None:
+        with ThreadPoolExecutor(len(self._leaseholders)) as pool:
+            ends = [pool.submit(leaseholder.work) for leaseholder in self._leaseholders]
+            wait(ends, return_when=FIRST_EXCEPTION)
+            self.stop()  # one that failed ends the others too: the process is started again
+        for end in ends:
+            end.result()
 
 
 def run_worker(settings: Settings, *, with_parent: bool = False) -> None:

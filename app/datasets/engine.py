@@ -1,11 +1,14 @@
 """DuckDB, opened for work on files: bounded memory, no network, UTC."""
 
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from duckdb import DuckDBPyConnection
-from duckdb import connect as connect_duckdb
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 MEMORY_LIMIT = "1GB"
 WIDE_MEMORY_LIMIT = "4GB"
@@ -15,6 +18,8 @@ WIDE = 2_000  # columns
 
 def connect(spill: Path | None) -> DuckDBPyConnection:
     """A database in memory that keeps the order of rows, and beyond 1 GB spills to a folder, if given one."""
+    from duckdb import connect as connect_duckdb  # a process that reads no table does without its memory
+
     connection = connect_duckdb(
         config={
             "memory_limit": MEMORY_LIMIT,

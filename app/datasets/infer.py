@@ -2,17 +2,20 @@
 
 # ruff: noqa: S608 - every name and text in SQL is quoted by identifier() or literal()
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import TypeVar
-
-from duckdb import DuckDBPyConnection
+from typing import TYPE_CHECKING, TypeVar
 
 from app.columns import ColumnType
 from app.datasets.engine import identifier, literal
 from app.datasets.faults import NULL_CHARACTER, cell_fault, fault
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 T = TypeVar("T")
 

@@ -8,14 +8,13 @@ of bounded size; no table is ever whole in memory.
 
 # ruff: noqa: S608 - every name and text in SQL is quoted by identifier() or literal()
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
-
-import duckdb
-from duckdb import DuckDBPyConnection
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.columns import Column, ColumnType
 from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
@@ -24,6 +23,9 @@ from app.datasets.infer import SQL_TYPES, Cells, cast_native, check_fit, infer_t
 from app.datasets.scan_csv import MAX_RECORD_BYTES, scan_csv
 from app.datasets.scan_ndjson import MAX_LINE_BYTES, find_duplicate_key, scan_ndjson
 from app.datasets.stage_arrow import stage_arrow
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 ROW_GROUP_ROWS = 122_880
 ROW_GROUP_CELLS = 4_000_000
@@ -84,6 +86,8 @@ def _ingest_csv(connection: DuckDBPyConnection, source: Path, target: Path) -> T
 
 
 def _ingest_ndjson(connection: DuckDBPyConnection, source: Path, target: Path) -> Table:
+    import duckdb  # see engine.connect
+
     layout = scan_ndjson(source)
     types = ", ".join(f"{literal(name)}: '{SQL_TYPES[type_]}'" for name, type_ in layout.types.items())
     connection.execute(
@@ -106,6 +110,8 @@ def _ingest_ndjson(connection: DuckDBPyConnection, source: Path, target: Path) -
 
 
 def _ingest_parquet(connection: DuckDBPyConnection, source: Path, target: Path) -> Table:
+    import duckdb  # see engine.connect
+
     try:
         schema = connection.execute(f"SELECT name FROM parquet_schema({one_file(source)}) OFFSET 1")
         names = [str(name) for (name,) in schema.fetchall()]
@@ -146,6 +152,8 @@ def _ingest_arrow(connection: DuckDBPyConnection, source: Path, target: Path) ->
 
 def _is_readable(connection: DuckDBPyConnection) -> bool:
     """Whether ``source`` can be read to its end, with nothing written: if so, an error is not the file's."""
+    import duckdb  # see engine.connect
+
     try:
         connection.execute("SELECT bit_xor(hash(source)) FROM source").fetchall()
     except duckdb.Error:

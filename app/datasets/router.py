@@ -1,6 +1,6 @@
 """Datasets over HTTP. Uploads have a router of their own, because their size limit is another."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +15,16 @@ from starlette.responses import StreamingResponse
 from app.access.route import CallerDep, GuardedRoute, UploadRoute
 from app.columns import Column
 from app.datasets import service
+from app.datasets.content import FILE_SUFFIX, accepted, send_table
 from app.datasets.ingest import MediaType
-from app.datasets.table import export, preview
+from app.datasets.table import preview
 from app.db import Database
-from app.errors import AppError, InputError, InvalidInput
+from app.errors import InputError, InvalidInput
 from app.http.fields import Name, Number
 from app.http.paging import Page, PagingDep
 from app.http.problems import problem_responses
 from app.http.session import DatabaseDep, ScratchDep, SessionDep, StoreDep
-from app.store import CHUNK_BYTES, read_chunks
+from app.store import CHUNK_BYTES
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
 upload_router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=UploadRoute)
@@ -281,22 +282,6 @@ def preview_version(
     return Preview(columns=found.columns, rows=rows, offset=offset, total=found.rows)
 
 
-FILE_SUFFIX = {
-    MediaType.PARQUET: "parquet",
-    MediaType.CSV: "csv",
-    MediaType.NDJSON: "ndjson",
-    MediaType.ARROW_STREAM: "arrows",
-}
-
-
-RANGES = {media_type.value: media_type for media_type in FILE_SUFFIX} | {
-    "": MediaType.PARQUET,
-    "*/*": MediaType.PARQUET,
-    "application/*": MediaType.PARQUET,
-    "text/*": MediaType.CSV,
-}
-
-
 @router.get(
     "/{dataset}/versions/{version}/content",
     response_class=StreamingResponse,
@@ -317,47 +302,9 @@ def get_content(
     scratch: ScratchDep,
 ) -> StreamingResponse:
     """The whole table in the format that `Accept` names first; Parquet unless it names another."""
-    media_type = _accepted(request.headers.get("accept", "*/*"))
+    media_type = accepted(request.headers.get("accept", "*/*"))
     with database.session_scope(write=False) as session:
         found = service.get_version(session, dataset, version)
     with ExitStack() as stack:
         path = stack.enter_context(store.open_file(found.parquet_digest))
-        if media_type is not MediaType.PARQUET:
-            target = stack.enter_context(scratch.folder()) / "content"
-            export(path, media_type, target)
-            path = target
-        open_until_sent = stack.pop_all()
-    name = f"{dataset}-{version}.{FILE_SUFFIX[media_type]}"
-    return StreamingResponse(
-        _send(path, open_until_sent),
-        media_type=media_type,
-        headers={
-            "content-disposition": f'attachment; filename="{name}"',
-            "content-length": str(path.stat().st_size),
-        },
-    )
-
-
-def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
-    with open_until_sent:
-        yield from read_chunks(path)
-
-
-def _accepted(accept: str) -> MediaType:
-    """The media type that ``Accept`` likes best (RFC 9110, section 12.5.1)."""
-    wanted = []
-    for part in accept.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        try:
-            wanted.append((-float(quality), name))
-        except ValueError:
-            wanted.append((0.0, name))
-    for unliked, name in sorted(wanted, key=lambda one: one[0]):
-        if name in RANGES and unliked < 0:
-            return RANGES[name]
-    raise AppError(
-        "not_acceptable",
-        f"The content can be had as {', '.join(FILE_SUFFIX)}; Accept names {accept!r}.",
-        status=406,
-    )
+        return send_table(path, media_type, f"{dataset}-{version}", scratch, stack)

@@ -2,19 +2,24 @@
 
 # ruff: noqa: S608 - every name and text in SQL is quoted by identifier() or literal()
 
+from __future__ import annotations
+
 import csv
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arro3.core import RecordBatchReader
 from arro3.io import write_ipc_stream
-from duckdb import DuckDBPyConnection
 
 from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
 from app.datasets.ingest import MediaType
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 
 def preview(parquet: Path, limit: int, offset: int = 0) -> list[dict[str, Any]]:
@@ -51,6 +56,16 @@ def export(parquet: Path, media_type: MediaType, target: Path) -> None:
                     reader = RecordBatchReader.from_stream(rows)
                     write_ipc_stream(reader, str(written), compression=None)
         written.replace(target)
+
+
+def concatenate(parts: Sequence[Path], target: Path) -> None:
+    """Write the rows of Parquet files of the same columns to one, in order and streaming."""
+    files = ", ".join(one_file(part) for part in parts)
+    with connect(target.parent) as connection:
+        connection.execute(
+            f"COPY (SELECT * FROM read_parquet([{files}], hive_partitioning = false))"
+            f" TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+        )
 
 
 def _export_csv(connection: DuckDBPyConnection, parquet: Path, target: Path) -> None:

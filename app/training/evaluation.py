@@ -4,7 +4,6 @@ Every function works on class indices, never on labels, and leaves out a metric 
 define rather than answer with a stand-in.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,40 +11,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.registry.signature import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """Which way a metric points, and the tasks that have it."""
-
-    greater_is_better: bool
-    tasks: tuple[Task, ...]
-
-
-_BINARY = (Task.BINARY,)
-_MULTICLASS = (Task.MULTICLASS,)
-_REGRESSION = (Task.REGRESSION,)
-
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(greater_is_better=True, tasks=_BINARY + _MULTICLASS),
-    "balanced_accuracy": Metric(greater_is_better=True, tasks=_BINARY + _MULTICLASS),
-    "precision": Metric(greater_is_better=True, tasks=_BINARY),
-    "recall": Metric(greater_is_better=True, tasks=_BINARY),
-    "f1": Metric(greater_is_better=True, tasks=_BINARY),
-    "f1_macro": Metric(greater_is_better=True, tasks=_MULTICLASS),
-    "roc_auc": Metric(greater_is_better=True, tasks=_BINARY),
-    "average_precision": Metric(greater_is_better=True, tasks=_BINARY),
-    "roc_auc_ovr": Metric(greater_is_better=True, tasks=_MULTICLASS),
-    "log_loss": Metric(greater_is_better=False, tasks=_BINARY + _MULTICLASS),
-    "brier_score": Metric(greater_is_better=False, tasks=_BINARY),
-    "rmse": Metric(greater_is_better=False, tasks=_REGRESSION),
-    "mae": Metric(greater_is_better=False, tasks=_REGRESSION),
-    "median_absolute_error": Metric(greater_is_better=False, tasks=_REGRESSION),
-    "mape": Metric(greater_is_better=False, tasks=_REGRESSION),
-    "r2": Metric(greater_is_better=True, tasks=_REGRESSION),
-}
-
-DEFAULT_METRIC = {Task.BINARY: "roc_auc", Task.MULTICLASS: "log_loss", Task.REGRESSION: "rmse"}
 
 
 def evaluate(

@@ -1,12 +1,12 @@
 """One fit, in a child process of the worker.
 
 It reads ``request.json`` in the folder, writes a line of JSON to standard output for every step, and leaves
-``model.joblib`` and ``result.json`` behind, or ``error.json``.
+``model.joblib``, ``scorer.npz`` where the model is served compiled, and ``result.json`` behind, or
+``error.json``.
 """
 
 import json
 import platform
-import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,37 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from app import child
 from app.columns import ColumnType
-from app.errors import AppError
 from app.registry.reference import build_reference
+from app.registry.runtime import Runtime
 from app.registry.signature import Feature, Role, Signature, format_time
-from app.training.handover import ERROR, MODEL, REQUEST, RESULT
+from app.serving.compile import NotCompilable, compile_pipeline
+from app.serving.parity import check_parity
+from app.training.handover import MODEL, RESULT, SCORER
 from app.training.spec import TrainingSpec
-from app.training.trainer import train
+from app.training.trainer import TrainingResult, train
 
 RECORDED_PACKAGES = ("roundhouse", "scikit-learn", "numpy", "scipy", "joblib", "duckdb")
 
 
 def carry_out(folder: Path) -> int:
     """Do what the folder's request asks; the exit code of the process."""
-    request = json.loads((folder / REQUEST).read_text())
-    try:
-        result = fit_model(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
-        _write(folder / RESULT, result)
-    except AppError as error:
-        errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in error.errors]
-        _write(folder / ERROR, {"code": error.code, "detail": error.detail, "errors": errors})
-        return 1
-    except MemoryError:
-        detail = "The fit ran out of memory. Train on fewer rows or columns, or with smaller parameters."
-        _write(folder / ERROR, {"code": "out_of_memory", "detail": detail})
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        detail = f"The fit failed: {type(error).__name__}: {error}. The worker's log has the trace."
-        _write(folder / ERROR, {"code": "fit_failed", "detail": detail})
-        return 1
-    return 0
+    remedy = "Train on fewer rows or columns, or with smaller parameters."
+    return child.carry_out(folder, _fit, name="fit", remedy=remedy)
+
+
+def _fit(request: dict[str, Any], folder: Path) -> None:
+    result = fit_model(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
+    (folder / RESULT).write_text(json.dumps(result, allow_nan=False))
 
 
 def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
-    """Fit, leave ``model.joblib`` in the folder, and return what its ``ModelVersion`` holds beside that."""
-    result = train(parquet, spec, _report)
+    """Fit, leave the model's files in the folder, and return what its ``ModelVersion`` holds beside them."""
+    result = train(parquet, spec, child.report)
     # Uncompressed and at one protocol: the same fit gives the same bytes.
     joblib.dump(result.pipeline, folder / MODEL, compress=0, protocol=5)
+    reason = _compile(result, folder)
     reference = build_reference(result.signature, result.reference_matrix, result.reference_scores)
     return {
         "algorithm": result.algorithm,
@@ -71,7 +64,21 @@ def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]
         },
         "reference": reference.model_dump(mode="json"),
         "environment": environment(),
+        "runtime": Runtime.COMPILED if reason is None else Runtime.NATIVE,
+        "runtime_reason": reason,
     }
+
+
+def _compile(result: TrainingResult, folder: Path) -> str | None:
+    """Leave ``scorer.npz`` in the folder, or say why scikit-learn is to serve the model itself."""
+    try:
+        compiled = compile_pipeline(result.pipeline, result.signature)
+    except NotCompilable as refused:
+        return str(refused)
+    reason = check_parity(result.pipeline, result.signature, compiled, result.holdout_matrix)
+    if reason is None:
+        (folder / SCORER).write_bytes(compiled.to_bytes())
+    return reason
 
 
 def typical_row(signature: Signature, matrix: NDArray[np.float64]) -> dict[str, Any]:
@@ -110,11 +117,3 @@ def environment() -> dict[str, Any]:
         "threads": 1,
         **{name: version(name) for name in RECORDED_PACKAGES},
     }
-
-
-def _report(fraction: float, step: str) -> None:
-    print(json.dumps({"fraction": fraction, "step": step}), flush=True)  # noqa: T201 - the worker reads it
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, allow_nan=False))

@@ -1,3 +1,3 @@
 """The files by which a worker and the child process of a fit hand over to each other."""
 
-REQUEST, RESULT, ERROR, MODEL = "request.json", "result.json", "error.json", "model.joblib"
+RESULT, MODEL, SCORER = "result.json", "model.joblib", "scorer.npz"

@@ -6,23 +6,26 @@ and a table do not fit is refused here, for the request handler and the trainer 
 
 # ruff: noqa: S608 - every name in SQL is quoted by identifier()
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-from duckdb import DuckDBPyConnection
+from typing import TYPE_CHECKING, Any
 
 from app.columns import ColumnType
 from app.errors import InputError, InvalidInput, pointer
+from app.registry.matrix import batches, cells, number, open_table, present, table_types
 from app.registry.signature import Feature, Role, Signature, Task, format_time
 from app.training.catalogue import CLASSIFICATION, algorithm
-from app.training.evaluation import DEFAULT_METRIC, METRICS
-from app.training.matrix import batches, cells, number, open_table, present, table_types
+from app.training.metrics import DEFAULT_METRIC, METRICS
 from app.training.spec import FeatureOverride, TrainingSpec, refusal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 MIN_LABELLED_ROWS = 20
 MAX_CLASSES = 1000
@@ -180,10 +183,9 @@ def _check_algorithm(spec: TrainingSpec, task: Task | None) -> None:
             )
         return
     chosen = algorithm(spec.algorithm)
-    if task is None:
-        chosen.complete(spec.params)
-    else:
-        chosen.make(task, spec.params, spec.seed)
+    if task is not None:
+        chosen.check_task(task)
+    chosen.complete(spec.params)
 
 
 def _check_metric(spec: TrainingSpec, task: Task | None) -> None:

@@ -19,10 +19,12 @@ from app.http.fields import Name, StrictNumber
 from app.http.paging import Page, PagingDep
 from app.http.problems import problem_responses
 from app.http.session import DatabaseDep, SessionDep
+from app.leases import Status
+from app.registry.runtime import Runtime
 from app.registry.signature import Task
 from app.training import service
 from app.training.catalogue import ALGORITHMS
-from app.training.models import RunStatus, TrainingRun
+from app.training.models import TrainingRun
 from app.training.spec import TrainingSpec
 
 router = APIRouter(prefix="/v1/training-runs", tags=["training"], route_class=GuardedRoute)
@@ -81,7 +83,7 @@ class RunInfo(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
 
     id: int
-    status: RunStatus
+    status: Status
     model: str
     dataset: str
     dataset_version: int
@@ -99,7 +101,7 @@ class RunInfo(BaseModel):
 def _run_info(run: TrainingRun) -> RunInfo:
     return RunInfo(
         id=run.id,
-        status=RunStatus(run.status),
+        status=Status(run.status),
         model=run.model,
         dataset=run.dataset,
         dataset_version=run.dataset_version,
@@ -131,7 +133,7 @@ def list_runs(
     caller: CallerDep,
     paging: PagingDep,
     model: str | None = None,
-    status: Annotated[RunStatus | None, Query()] = None,
+    status: Annotated[Status | None, Query()] = None,
 ) -> Page[RunInfo]:
     """Training runs, newest first."""
     rows, cursor = service.list_runs(session, caller, paging, model=model, status=status)
@@ -196,6 +198,7 @@ class AlgorithmInfo(BaseModel):
                     "id": "ridge",
                     "title": "ridge regression",
                     "tasks": ["regression"],
+                    "served": "compiled",
                     "parameters": {
                         "type": "object",
                         "properties": {"alpha": {"type": "number", "minimum": 0, "default": 1.0}},
@@ -209,6 +212,10 @@ class AlgorithmInfo(BaseModel):
     id: str
     title: str
     tasks: list[Task]
+    served: Runtime = Field(
+        description="`compiled`: in microseconds, unless a version's `runtime_reason` speaks against it. "
+        "`native`: by scikit-learn itself."
+    )
     parameters: dict[str, Any] = Field(description="JSON Schema of `params`.")
 
 
@@ -220,6 +227,7 @@ def list_algorithms() -> Page[AlgorithmInfo]:
             id=entry.id,
             title=entry.title,
             tasks=list(entry.tasks),
+            served=entry.served,
             parameters=entry.parameters_schema(),
         )
         for entry in ALGORITHMS.values()

@@ -1,19 +1,20 @@
-"""Training runs for those who ask for them: creating, finding and cancelling."""
+"""Training runs: creating, finding and cancelling them, and their end with a model version."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import leases
 from app.access.caller import Caller
 from app.columns import ColumnType
 from app.datasets.models import DatasetVersion
-from app.errors import Conflict, NotFound
-from app.events.service import record_event
+from app.errors import NotFound
 from app.http.paging import Paging, paginate
+from app.leases import Status
+from app.registry.models import ModelVersion
 from app.registry.service import ensure_model
-from app.training import queue
-from app.training.models import RunStatus, TrainingRun
+from app.training.models import TrainingRun
 from app.training.roles import check_spec
 from app.training.spec import TrainingSpec
 
@@ -31,20 +32,8 @@ def create_run(
         dataset=data.dataset,
         dataset_version=data.number,
         spec=spec.model_dump(mode="json"),
-        status=RunStatus.QUEUED,
-        fraction=0.0,
-        step="waiting for a worker",
-        attempts=0,
-        cancel_requested=False,
-        created_by=caller.name,
-        created_at=caller.now,
     )
-    session.add(run)
-    session.flush()
-    record_event(
-        session, caller, "training_run.created", f"training-runs/{run.id}",
-        model=model, dataset=data.dataset, dataset_version=data.number,
-    )  # fmt: skip
+    leases.enqueue(session, caller, run, dataset=data.dataset, dataset_version=data.number)
     return run
 
 
@@ -64,7 +53,7 @@ def list_runs(
     paging: Paging,
     *,
     model: str | None = None,
-    status: RunStatus | None = None,
+    status: Status | None = None,
 ) -> tuple[Sequence[TrainingRun], str | None]:
     """Runs of the caller's models, newest first."""
     query = select(TrainingRun).where(caller.sees(TrainingRun.model))
@@ -82,9 +71,12 @@ def cancel_run(session: Session, caller: Caller, run_id: int) -> TrainingRun:
     """
     run = get_run(session, run_id, lock=True)
     caller.require_model(run.model)
-    if RunStatus(run.status).final:
-        raise Conflict(
-            "training_run_ended", f"Training run {run_id} has {run.status} and cannot be cancelled."
-        )
-    queue.cancel_run(session, caller, run)
+    leases.cancel(session, caller, run)
     return run
+
+
+def succeed_run(session: Session, worker: Caller, run: TrainingRun, version: ModelVersion) -> None:
+    """End the run with the version that it made. Raises LeaseLost."""
+    held = leases.lock_held(session, worker, run)
+    held.model_version_id, held.model_version = version.id, version.number
+    leases.succeed(session, worker, held, version=version.number)

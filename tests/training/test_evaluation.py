@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from app.registry.signature import Task
-from app.training.evaluation import DEFAULT_METRIC, METRICS, confusion_matrix, evaluate
+from app.training.evaluation import confusion_matrix, evaluate
+from app.training.metrics import DEFAULT_METRIC, METRICS
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 40)

@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 
 import duckdb
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.child import ERROR, REQUEST
 from app.columns import ColumnType
 from app.registry.signature import Feature, Role, Signature, Task
-from app.training.fit import carry_out, typical_row
-from app.training.handover import ERROR, REQUEST, RESULT
+from app.serving.compiled import CompiledScorer
+from app.training.fit import carry_out, fit_model, typical_row
+from app.training.handover import MODEL, RESULT, SCORER
+from app.training.spec import TrainingSpec
 
 SIGNATURE = Signature(
     features=(
@@ -105,3 +109,26 @@ def test_a_result_that_cannot_be_written_is_an_error_too(request_folder: Path) -
     error = json.loads((request_folder / ERROR).read_text())
     assert error["code"] == "fit_failed"
     assert "IsADirectoryError" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "runtime", "files"),
+    [("ridge", "compiled", {MODEL, SCORER}), ("k_neighbors", "native", {MODEL})],
+)
+def test_a_model_is_left_with_a_scorer_or_with_the_reason_why_it_has_none(
+    tmp_path: Path, algorithm: str, runtime: str, files: set[str]
+) -> None:
+    with duckdb.connect() as connection:
+        rows = connection.table_function("range", [200])
+        rows.project("sin(range) AS wind, cos(range) AS delay").to_parquet(str(tmp_path / "data.parquet"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    spec = TrainingSpec(target="delay", algorithm=algorithm)
+    result = fit_model(tmp_path / "data.parquet", spec, folder)
+    assert {path.name for path in folder.iterdir()} == files
+    assert result["runtime"] == runtime
+    assert (result["runtime_reason"] is None) == (runtime == "compiled")
+    if SCORER in files:
+        scorer = CompiledScorer.from_bytes((folder / SCORER).read_bytes())
+        matrix = Signature.model_validate(result["signature"]).encode([result["example"]])
+        assert scorer.score(matrix)[0, 0] == pytest.approx(joblib.load(folder / MODEL).predict(matrix)[0])

@@ -347,11 +347,18 @@ def test_the_catalogue_tells_each_algorithms_tasks_and_parameters(shared: Client
     assert set(items) == {
         "logistic_regression",
         "ridge",
+        "linear_regression",
+        "elastic_net",
+        "linear_svm",
+        "decision_tree",
         "random_forest",
+        "extra_trees",
+        "gradient_boosting",
         "hist_gradient_boosting",
         "k_neighbors",
         "dummy",
     }
+    assert {name for name, entry in items.items() if entry["served"] == "native"} == {"k_neighbors"}
     assert items["ridge"]["tasks"] == ["regression"]
     rate = items["hist_gradient_boosting"]["parameters"]["properties"]["learning_rate"]
     assert (rate["minimum"], rate["maximum"], rate["default"]) == (0.001, 1.0, 0.1)

@@ -71,6 +71,8 @@ def small(algorithm: str) -> dict[str, Any]:
     """Parameters with which an algorithm is fitted in little time."""
     return {
         "random_forest": {"n_estimators": 12},
+        "extra_trees": {"n_estimators": 12},
+        "gradient_boosting": {"n_estimators": 12},
         "hist_gradient_boosting": {"max_iter": 12},
     }.get(algorithm, {})
 

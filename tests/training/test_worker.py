@@ -1,39 +1,22 @@
 """Real worker processes, killed, stopped and limited: no run is lost, and no fit outlives its worker."""
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
-from app.training.worker import Progress
+from app.leaseholder import Progress
 from app.worker import WITH_PARENT
 from tests.client import Client, wait_until
+from tests.processes import worker_process
 
 RUNS = "/v1/training-runs"
 SHORT = {"algorithm": "hist_gradient_boosting", "params": {"max_iter": 10}}
 LONG = {"algorithm": "hist_gradient_boosting", "params": {"max_iter": 5000}}
-
-
-@contextmanager
-def worker_process(client: Client, *arguments: str, lease_seconds: float = 600) -> Iterator[psutil.Popen]:
-    """``python -m app.worker`` for the client's server."""
-    settings = {"home": client.settings.home, "lease_seconds": lease_seconds}
-    environment = os.environ | {f"ROUNDHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "app.worker", *arguments]
-    with psutil.Popen(
-        command, env=environment, stdin=subprocess.PIPE if arguments else subprocess.DEVNULL
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
 
 
 def fits(process: psutil.Process) -> list[psutil.Process]:
@@ -187,6 +170,6 @@ def test_progress_is_read_among_what_libraries_print() -> None:
     ]
     command = [sys.executable, "-c", f"print({chr(10).join(lines)!r})"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        progress = Progress(child)
+        progress = Progress(child, 0.0)
         progress.join()
     assert (progress.fraction, progress.step) == (0.5, "fitting")

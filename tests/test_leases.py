@@ -1,12 +1,16 @@
-"""The queue of training runs, on both engines: one worker a run, and no run is lost."""
+"""Leased work, of both kinds and on both engines: one worker a piece, and no piece is lost."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
+from app import leases
 from app.access.caller import Caller
 from app.access.policy import Role
 from app.datasets.models import DatasetVersion
@@ -15,17 +19,20 @@ from app.db import Database
 from app.errors import Conflict
 from app.events.service import list_events
 from app.http.paging import Paging
+from app.leases import Leased, LeaseLost, Status
 from app.registry.models import ModelVersion
-from app.registry.service import register_version
-from app.training import queue
-from app.training.models import RunStatus, TrainingRun
-from app.training.queue import LeaseLost
-from app.training.service import cancel_run, create_run, get_run
+from app.registry.service import ensure_model, register_version
+from app.serving.batch_models import BatchPrediction
+from app.serving.batch_service import add_part, cancel_batch, create_batch, get_batch, succeed_batch
+from app.store import StoredObject
+from app.training.models import TrainingRun
+from app.training.service import cancel_run, create_run, get_run, succeed_run
 from app.training.spec import TrainingSpec
 from tests.servers import create_database
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
+ROWS = 100
 
 
 def worker(name: str, seconds: float = 0) -> Caller:
@@ -36,8 +43,10 @@ def worker(name: str, seconds: float = 0) -> Caller:
 ANA = worker("ana")
 
 
-class Queue:
-    """Runs in a database, each step in a transaction of its own."""
+class Queue(ABC):
+    """Work of one kind in a database, each step in a transaction of its own."""
+
+    kind: type[Leased]
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -51,7 +60,7 @@ class Queue:
                 digest="sha256:a",
                 size=1,
                 parquet_digest="sha256:b",
-                rows=1,
+                rows=ROWS,
                 columns=[
                     {"name": "late", "type": "boolean", "nullable": False},
                     {"name": "wind", "type": "number", "nullable": False},
@@ -60,46 +69,112 @@ class Queue:
                 created_at=START,
             )
             session.add(self.data)
+            ensure_model(session, ANA, "m")
+            self.version = self.register(session, ANA)
+
+    def register(self, session: Session, by: Caller) -> ModelVersion:
+        empty = ("params", "example", "metrics", "evaluation", "reference", "spec", "data", "environment")
+        facts: dict[str, Any] = {name: {} for name in empty}
+        facts["signature"] = {
+            "features": [], "target": "late", "target_type": "boolean", "task": "binary",
+            "classes": [False, True],
+        }  # fmt: skip
+        return register_version(
+            session, by, "m", algorithm="dummy", task="binary", artifact_digest="sha256:c", artifact_size=1,
+            created_by="ana", **facts,
+        )  # fmt: skip
+
+    @abstractmethod
+    def create(self, session: Session) -> Leased: ...
+
+    @abstractmethod
+    def get(self, session: Session, work: int) -> Leased: ...
+
+    @abstractmethod
+    def succeed(self, session: Session, by: Caller, work: Any) -> None: ...
+
+    @abstractmethod
+    def cancel_as(self, session: Session, by: Caller, work: int) -> Leased: ...
 
     def add(self, count: int = 1) -> list[int]:
         with self.database.session_scope() as session:
-            spec = TrainingSpec(target="late")
-            return [create_run(session, ANA, model="m", data=self.data, spec=spec).id for _ in range(count)]
+            return [self.create(session).id for _ in range(count)]
 
     def claim(self, by: Caller) -> int | None:
         with self.database.session_scope() as session:
-            run = queue.claim_run(session, by, LEASE)
-            return run.id if run else None
+            work = leases.claim(session, by, self.kind, LEASE)
+            return work.id if work else None
 
-    def do(self, action: Callable[..., Any], by: Caller, *arguments: Any, **options: Any) -> Any:
+    def do(self, action: Callable[..., Any], by: Caller, work: int, *arguments: Any, **options: Any) -> Any:
+        """A transition, with the row as the worker knows it: read in another transaction."""
+        row = self.row(work)
         with self.database.session_scope() as session:
-            return action(session, by, *arguments, **options)
+            return action(session, by, row, *arguments, **options)
 
-    def renew(self, by: Caller, run: int) -> bool:
-        told: bool = self.do(queue.renew_lease, by, run, LEASE, fraction=0.5, step="fitting")
+    def renew(self, by: Caller, work: int) -> bool:
+        told: bool = self.do(leases.renew, by, work, LEASE, fraction=0.5, step="fitting")
         return told
 
+    def cancel(self, work: int) -> None:
+        with self.database.session_scope() as session:
+            self.cancel_as(session, ANA, work)
+
     def recover(self, by: Caller, max_attempts: int = 3) -> None:
-        self.do(queue.recover_lost_runs, by, max_attempts)
+        with self.database.session_scope() as session:
+            leases.recover_lost(session, by, self.kind, max_attempts)
 
-    def run(self, run: int) -> TrainingRun:
+    def row(self, work: int) -> Leased:
         with self.database.session_scope(write=False) as session:
-            return get_run(session, run)
+            return self.get(session, work)
 
-    def status(self, run: int) -> str:
-        return self.run(run).status
+    def status(self, work: int) -> str:
+        return self.row(work).status
 
-    def events(self, run: int) -> list[str]:
-        """What happened to the run, in order."""
+    def events(self, work: int) -> list[str]:
+        """What happened to the work, in order."""
         paging = Paging(limit=100, cursor=None)
         with self.database.session_scope(write=False) as session:
-            events, _ = list_events(session, ANA, paging, subject=f"training-runs/{run}")
-            return [event.action.removeprefix("training_run.") for event in reversed(events)]
+            events, _ = list_events(session, ANA, paging, subject=self.row(work).path)
+            return [event.action.removeprefix(f"{self.kind.KIND}.") for event in reversed(events)]
 
 
-@pytest.fixture
-def runs(database: Database) -> Queue:
-    return Queue(database)
+class TrainingRuns(Queue):
+    kind = TrainingRun
+
+    def create(self, session: Session) -> Leased:
+        return create_run(session, ANA, model="m", data=self.data, spec=TrainingSpec(target="late"))
+
+    def get(self, session: Session, work: int) -> Leased:
+        return get_run(session, work)
+
+    def succeed(self, session: Session, by: Caller, work: Any) -> None:
+        succeed_run(session, by, work, self.register(session, by))
+
+    def cancel_as(self, session: Session, by: Caller, work: int) -> Leased:
+        return cancel_run(session, by, work)
+
+
+class BatchPredictions(Queue):
+    kind = BatchPrediction
+
+    def create(self, session: Session) -> Leased:
+        return create_batch(session, ANA, model="m", version=1, data=self.data)
+
+    def get(self, session: Session, work: int) -> Leased:
+        return get_batch(session, ANA, work)
+
+    def succeed(self, session: Session, by: Caller, work: Any) -> None:
+        add_part(session, by, work, range(ROWS), StoredObject("sha256:d", 1))
+        succeed_batch(session, by, work)
+
+    def cancel_as(self, session: Session, by: Caller, work: int) -> Leased:
+        return cancel_batch(session, by, work)
+
+
+@pytest.fixture(params=[TrainingRuns, BatchPredictions])
+def runs(request: pytest.FixtureRequest, database: Database) -> Queue:
+    made: Queue = request.param(database)
+    return made
 
 
 def test_the_oldest_run_is_claimed_first(runs: Queue) -> None:
@@ -110,7 +185,7 @@ def test_the_oldest_run_is_claimed_first(runs: Queue) -> None:
 def test_a_claimed_run_is_running_under_a_lease(runs: Queue) -> None:
     (run,) = runs.add()
     runs.claim(worker("w", 5))
-    claimed = runs.run(run)
+    claimed = runs.row(run)
     assert (claimed.status, claimed.lease_owner, claimed.attempts) == ("running", "w", 1)
     assert claimed.started_at == START + timedelta(seconds=5)
     assert claimed.lease_expires_at == START + timedelta(seconds=5) + LEASE
@@ -131,8 +206,8 @@ def test_no_run_is_claimed_twice_however_many_claim_at_once(runs: Queue) -> None
     assert sorted(run for share in shares for run in share) == added
     for number, share in enumerate(shares):
         assert share == sorted(share)
-        assert all(runs.run(run).lease_owner == f"w{number}" for run in share)
-    assert all(runs.run(run).attempts == 1 for run in added)
+        assert all(runs.row(run).lease_owner == f"w{number}" for run in share)
+    assert all(runs.row(run).attempts == 1 for run in added)
 
 
 def test_a_renewed_lease_keeps_the_run(runs: Queue) -> None:
@@ -140,7 +215,7 @@ def test_a_renewed_lease_keeps_the_run(runs: Queue) -> None:
     runs.claim(worker("w"))
     assert runs.renew(worker("w", 20), run) is False
     runs.recover(worker("other", 45))
-    kept = runs.run(run)
+    kept = runs.row(run)
     assert (kept.status, kept.lease_owner, kept.fraction, kept.step) == ("running", "w", 0.5, "fitting")
     assert kept.lease_expires_at == START + timedelta(seconds=20) + LEASE
 
@@ -157,15 +232,15 @@ def test_a_lost_run_goes_to_another_worker_and_the_first_learns_of_it(runs: Queu
     error = {"code": "late", "detail": "too late"}
     for attempt in (
         lambda: runs.renew(late, run),
-        lambda: runs.do(queue.fail_run, late, run, error),
-        lambda: runs.do(queue.retry_run, late, run, error, 3),
-        lambda: runs.do(queue.return_run, late, run),
-        lambda: runs.do(queue.end_cancelled_run, late, run),
-        lambda: runs.do(queue.succeed_run, late, run, ModelVersion(id=1, number=1)),
+        lambda: runs.do(leases.fail, late, run, error),
+        lambda: runs.do(leases.retry, late, run, error, 3),
+        lambda: runs.do(leases.give_back, late, run),
+        lambda: runs.do(leases.end_cancelled, late, run),
+        lambda: runs.do(runs.succeed, late, run),
     ):
         with pytest.raises(LeaseLost):
             attempt()
-    held = runs.run(run)
+    held = runs.row(run)
     assert (held.status, held.lease_owner, held.attempts, held.error) == ("running", "second", 2, None)
     assert runs.events(run) == ["created", "started", "requeued", "started"]
 
@@ -183,7 +258,7 @@ def test_a_run_that_loses_every_worker_fails(runs: Queue) -> None:
     for attempt in range(3):
         assert runs.claim(worker("w", 100 * attempt)) == run
         runs.recover(worker("w", 100 * attempt + 31), max_attempts=3)
-    failed = runs.run(run)
+    failed = runs.row(run)
     assert failed.status == "failed"
     assert failed.error is not None
     assert failed.error["code"] == "worker_lost"
@@ -197,8 +272,8 @@ def test_a_returned_run_waits_again_and_its_attempt_does_not_count(runs: Queue) 
     (run,) = runs.add()
     for _ in range(5):
         assert runs.claim(worker("w")) == run
-        runs.do(queue.return_run, worker("w"), run)
-    returned = runs.run(run)
+        runs.do(leases.give_back, worker("w"), run)
+    returned = runs.row(run)
     assert (returned.status, returned.attempts, returned.lease_owner) == ("queued", 0, None)
     assert runs.claim(worker("other")) == run
 
@@ -208,37 +283,37 @@ def test_a_retried_run_fails_with_the_fault_after_its_last_attempt(runs: Queue) 
     error = {"code": "store_unavailable", "detail": "The store is away."}
     for status in ("queued", "failed"):
         runs.claim(worker("w"))
-        runs.do(queue.retry_run, worker("w"), run, error, 2)
+        runs.do(leases.retry, worker("w"), run, error, 2)
         assert runs.status(run) == status
-    assert runs.run(run).error == error
+    assert runs.row(run).error == error
 
 
 def test_a_waiting_run_is_cancelled_at_once(runs: Queue) -> None:
     cancelled, other = runs.add(2)
-    runs.do(cancel_run, ANA, cancelled)
+    runs.cancel(cancelled)
     assert runs.status(cancelled) == "cancelled"
-    assert runs.run(cancelled).finished_at == START
+    assert runs.row(cancelled).finished_at == START
     assert runs.events(cancelled) == ["created", "cancel_requested", "cancelled"]
     assert runs.claim(worker("w")) == other
     with pytest.raises(Conflict, match="has cancelled"):
-        runs.do(cancel_run, ANA, cancelled)
+        runs.cancel(cancelled)
 
 
 def test_the_worker_of_a_running_run_is_told_to_cancel_it(runs: Queue) -> None:
     (run,) = runs.add()
     runs.claim(worker("w"))
-    runs.do(cancel_run, ANA, run)
+    runs.cancel(run)
     assert runs.status(run) == "running"
     assert runs.renew(worker("w", 1), run) is True
-    runs.do(queue.end_cancelled_run, worker("w", 2), run)
-    assert runs.run(run).finished_at == START + timedelta(seconds=2)
+    runs.do(leases.end_cancelled, worker("w", 2), run)
+    assert runs.row(run).finished_at == START + timedelta(seconds=2)
     assert runs.events(run) == ["created", "started", "cancel_requested", "cancelled"]
 
 
 def test_a_run_that_is_claimed_while_it_is_cancelled_is_told_to_its_worker(postgres: str) -> None:
     database = Database(create_database(postgres))
     database.migrate()
-    runs = Queue(database)
+    runs = TrainingRuns(database)
     (run,) = runs.add()
     with database.session_scope() as session:
         seen = get_run(session, run)
@@ -254,12 +329,12 @@ def test_runs_that_are_claimed_and_cancelled_at_once_are_either_cancelled_or_tol
     added = runs.add(12)
     with ThreadPoolExecutor(4) as pool:
         claims = [pool.submit(runs.claim, worker("w")) for _ in added]
-        cancels = [pool.submit(runs.do, cancel_run, ANA, run) for run in added]
+        cancels = [pool.submit(runs.cancel, run) for run in added]
         claimed = {claim.result() for claim in claims} - {None}
         for cancel in cancels:
             cancel.result()
     for run in added:
-        assert runs.run(run).cancel_requested
+        assert runs.row(run).cancel_requested
         assert runs.status(run) == ("running" if run in claimed else "cancelled")
         assert ("cancelled" in runs.events(run)) == (run not in claimed)
 
@@ -268,15 +343,15 @@ def test_runs_that_are_claimed_and_cancelled_at_once_are_either_cancelled_or_tol
     "giving_up",
     [
         lambda runs, run: runs.recover(worker("other", 31)),
-        lambda runs, run: runs.do(queue.return_run, worker("w"), run),
-        lambda runs, run: runs.do(queue.retry_run, worker("w"), run, {"code": "c", "detail": "d"}, 3),
+        lambda runs, run: runs.do(leases.give_back, worker("w"), run),
+        lambda runs, run: runs.do(leases.retry, worker("w"), run, {"code": "c", "detail": "d"}, 3),
     ],
     ids=["lost", "returned", "retried"],
 )
 def test_a_cancelled_run_never_waits_again(runs: Queue, giving_up: Callable[[Queue, int], None]) -> None:
     (run,) = runs.add()
     runs.claim(worker("w"))
-    runs.do(cancel_run, ANA, run)
+    runs.cancel(run)
     giving_up(runs, run)
     assert runs.status(run) == "cancelled"
     assert runs.claim(worker("other", 40)) is None
@@ -285,29 +360,69 @@ def test_a_cancelled_run_never_waits_again(runs: Queue, giving_up: Callable[[Que
 def test_an_ended_run_is_nobodys(runs: Queue) -> None:
     (run,) = runs.add()
     runs.claim(worker("w"))
-    runs.do(queue.fail_run, worker("w"), run, {"code": "fit_failed", "detail": "It broke."})
-    assert runs.run(run).error == {"code": "fit_failed", "detail": "It broke."}
+    runs.do(leases.fail, worker("w"), run, {"code": "fit_failed", "detail": "It broke."})
+    assert runs.row(run).error == {"code": "fit_failed", "detail": "It broke."}
     runs.recover(worker("w", 1000))
-    assert runs.status(run) == RunStatus.FAILED
+    assert runs.status(run) == Status.FAILED
     with pytest.raises(LeaseLost):
         runs.renew(worker("w"), run)
 
 
-def test_a_succeeded_run_names_the_version_that_it_made(runs: Queue) -> None:
+def test_work_that_succeeded_is_done(runs: Queue) -> None:
     (run,) = runs.add()
     runs.claim(worker("w"))
+    runs.do(runs.succeed, worker("w", 9), run)
+    ended = runs.row(run)
+    assert (ended.status, ended.fraction, ended.step) == ("succeeded", 1.0, "done")
+    assert (ended.lease_owner, ended.finished_at) == (None, START + timedelta(seconds=9))
+    assert runs.events(run) == ["created", "started", "succeeded"]
+    with pytest.raises(Conflict, match="has succeeded and cannot be cancelled"):
+        runs.cancel(run)
 
-    def succeed(session: Any, by: Caller) -> int:
-        empty = ("params", "signature", "example", "metrics", "evaluation", "reference", "spec", "data")
-        facts: dict[str, Any] = {name: {} for name in (*empty, "environment")}
-        version = register_version(
-            session, by, "m", algorithm="dummy", task="binary", artifact_digest="sha256:c", artifact_size=1,
-            created_by="ana", **facts,
+
+def test_a_succeeded_training_run_names_the_version_that_it_made(database: Database) -> None:
+    runs = TrainingRuns(database)
+    (run,) = runs.add()
+    runs.claim(worker("w"))
+    runs.do(runs.succeed, worker("w"), run)
+    ended = runs.row(run)
+    assert isinstance(ended, TrainingRun)
+    assert (ended.model_version, ended.model_version_id) == (2, runs.version.id + 1)
+
+
+def test_a_batch_prediction_goes_on_behind_its_last_part_and_attempts_since_then_count(
+    database: Database,
+) -> None:
+    batches = BatchPredictions(database)
+    (batch,) = batches.add()
+    for attempt in range(4):  # each loses its worker, and each came further
+        at = 100 * attempt
+        assert batches.claim(worker("w", at)) == batch
+        kept = range(20 * attempt, 20 * (attempt + 1))
+        batches.do(add_part, worker("w", at), batch, kept, StoredObject(f"sha256:{attempt}", 1))
+        batches.recover(worker("other", at + 31), max_attempts=2)
+        waiting = batches.row(batch)
+        assert isinstance(waiting, BatchPrediction)
+        assert (waiting.status, waiting.rows_scored, waiting.fraction) == (
+            "queued", kept.stop, kept.stop / ROWS,
         )  # fmt: skip
-        queue.succeed_run(session, by, run, version)
-        return version.id
+    for _ in range(2):
+        batches.claim(worker("w", 500))
+        batches.recover(worker("other", 531), max_attempts=2)
+    assert batches.status(batch) == "failed"
 
-    version_id = runs.do(succeed, worker("w", 9))
-    ended = runs.run(run)
-    assert (ended.status, ended.model_version, ended.model_version_id) == ("succeeded", 1, version_id)
-    assert (ended.fraction, ended.step) == (1.0, "done")
+
+def test_a_part_is_kept_once_and_only_by_the_worker_that_holds_the_batch(database: Database) -> None:
+    batches = BatchPredictions(database)
+    (batch,) = batches.add()
+    batches.claim(worker("first"))
+    batches.recover(worker("second", 31))
+    batches.claim(worker("second", 31))
+    stored = StoredObject("sha256:d", 1)
+    with pytest.raises(LeaseLost):
+        batches.do(add_part, worker("first", 32), batch, range(50), stored)
+    batches.do(add_part, worker("second", 32), batch, range(50), stored)
+    with pytest.raises(IntegrityError):
+        batches.do(add_part, worker("second", 32), batch, range(50), stored)
+    with pytest.raises(IntegrityError):
+        batches.do(succeed_batch, worker("second", 32), batch)  # half of it

@@ -1,0 +1,71 @@
+"""Tables as the content of an answer, in the format that the client likes best."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from starlette.responses import StreamingResponse
+
+from app.datasets.ingest import MediaType
+from app.datasets.table import export
+from app.errors import AppError
+from app.owned import Scratch
+from app.store import read_chunks
+
+FILE_SUFFIX = {
+    MediaType.PARQUET: "parquet",
+    MediaType.CSV: "csv",
+    MediaType.NDJSON: "ndjson",
+    MediaType.ARROW_STREAM: "arrows",
+}
+
+
+RANGES = {media_type.value: media_type for media_type in FILE_SUFFIX} | {
+    "": MediaType.PARQUET,
+    "*/*": MediaType.PARQUET,
+    "application/*": MediaType.PARQUET,
+    "text/*": MediaType.CSV,
+}
+
+
+def send_table(
+    parquet: Path, media_type: MediaType, name: str, scratch: Scratch, opened: ExitStack
+) -> StreamingResponse:
+    """The table as a file called ``name`` with its format's ending; ``opened`` is closed when it is sent."""
+    path = parquet
+    if media_type is not MediaType.PARQUET:
+        path = opened.enter_context(scratch.folder()) / "content"
+        export(parquet, media_type, path)
+    return StreamingResponse(
+        _send(path, opened.pop_all()),
+        media_type=media_type,
+        headers={
+            "content-disposition": f'attachment; filename="{name}.{FILE_SUFFIX[media_type]}"',
+            "content-length": str(path.stat().st_size),
+        },
+    )
+
+
+def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
+    with open_until_sent:
+        yield from read_chunks(path)
+
+
+def accepted(accept: str) -> MediaType:
+    """The media type that ``Accept`` likes best (RFC 9110, section 12.5.1). Raises AppError (406)."""
+    wanted = []
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        try:
+            wanted.append((-float(quality), name))
+        except ValueError:
+            wanted.append((0.0, name))
+    for unliked, name in sorted(wanted, key=lambda one: one[0]):
+        if name in RANGES and unliked < 0:
+            return RANGES[name]
+    raise AppError(
+        "not_acceptable",
+        f"The content can be had as {', '.join(FILE_SUFFIX)}; Accept names {accept!r}.",
+        status=406,
+    )
