@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from alembic.util import CommandError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -65,9 +64,6 @@ def main() -> None:
     except OSError as error:
         _complain(f"{error.filename or 'The system'}: {error.strerror}.")
         raise SystemExit(1) from None
-    except CommandError as error:
-        _complain(f"The schema was not changed: {error}")
-        raise SystemExit(1) from None
 
 
 def _complain(text: str) -> None:
@@ -80,12 +76,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
-    worker: Annotated[bool, typer.Option(help="Also run a training worker.")] = True,
+    worker: Annotated[bool, typer.Option(help="Also run a worker.")] = True,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask for no key. For exploration, on loopback only.")
     ] = False,
 ) -> None:
-    """Serve the API, with a training worker beside it."""
+    """Serve the API, with a worker beside it."""
     if no_auth:
         os.environ["ROUNDHOUSE_NO_AUTH"] = "true"  # the server processes read it as their setting
     settings = Settings()
@@ -120,7 +116,7 @@ def serve(
 
 @cli.command()
 def worker() -> None:
-    """Run a training worker: as many as you like, on any machine that reaches database and store."""
+    """Run a worker: as many as you like, on any machine that reaches database and store."""
     run_worker(Settings())
 
 
@@ -129,8 +125,14 @@ def migrate(
     revision: Annotated[str, typer.Argument(help="An Alembic revision.")] = "head",
 ) -> None:
     """Bring the database's schema to this version's."""
+    from alembic.util import CommandError  # takes long to load
+
     database = Database(Settings().sqlalchemy_url)
-    database.migrate(revision)
+    try:
+        database.migrate(revision)
+    except CommandError as error:
+        _complain(f"The schema was not changed: {error}")
+        raise SystemExit(1) from None
     database.dispose()
     console.print("The schema is current.")
 
@@ -166,7 +168,8 @@ def _ready_database(settings: Settings) -> Iterator[Database]:
     database = Database(settings.sqlalchemy_url)
     try:
         if not settings.database_url:
-            database.migrate()
+            if not settings.sqlite_file.exists() or not database.schema_is_current():
+                database.migrate()
         elif not database.schema_is_current():
             _complain("The database's schema is not this version's. Run `roundhouse migrate` first.")
             raise SystemExit(1)
@@ -226,11 +229,7 @@ class WorkerBeside:
             self._process.wait()
             if self._stopping.wait(WORKER_RESTART_SECONDS):
                 return
-            console.print("[yellow]The training worker ended; starting another.[/]")
+            console.print("[yellow]The worker ended; starting another.[/]")
             self._process = self._start()
             if self._stopping.is_set():  # stop() may have met the process before
                 self._process.terminate()
-
-
-if __name__ == "__main__":
-    main()

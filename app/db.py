@@ -5,12 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -23,12 +19,16 @@ from sqlalchemy import (
     String,
     create_engine,
     event,
+    inspect,
     make_url,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 BUSY_TIMEOUT_SECONDS = 20
@@ -101,6 +101,8 @@ class Database:
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the schema to ``revision``; one process at a time does it, the others wait."""
+        from alembic import command  # takes long to load, and is seldom needed
+
         url = make_url(self.url)
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -112,9 +114,10 @@ class Database:
 
     def schema_is_current(self) -> bool:
         with self.engine.connect() as connection:
-            applied = MigrationContext.configure(connection).get_current_revision()
-            head = ScriptDirectory.from_config(alembic_config(connection)).get_current_head()
-        return applied == head
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            applied = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return bool(applied == newest_revision())
 
     def dispose(self) -> None:
         self.engine.dispose()
@@ -145,11 +148,18 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def alembic_config(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> "Config":
+    from alembic.config import Config  # see Database.migrate
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
+
+
+def newest_revision() -> str:
+    """What the migrations lead to: their files are named by their revisions, in order."""
+    return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 
 def is_postgresql(session: Session) -> bool:

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,12 @@ class Settings(BaseSettings):
         16 * 1024 * MEGABYTE, gt=0, description="Largest uploaded data file, in bytes."
     )
     max_instances: int = Field(10_000, gt=0, description="Most rows in one predict request.")
+    default_model: str = Field(
+        "", description="The model that `/invocations` asks; empty means the only one in service."
+    )
+    docs_models: int = Field(
+        20, ge=0, description="How many models `/docs` shows with an operation of their own: the most used."
+    )
     live_poll_seconds: float = Field(
         0.3, gt=0, le=1, description="How often a server process looks for new deployments, in seconds."
     )
@@ -46,19 +53,30 @@ class Settings(BaseSettings):
         gt=0,
         description="How often recorded predictions are sealed into Parquet segments, in seconds.",
     )
+    journal_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {},
+        description="Which share of a model's requests is recorded, by patterns of model names, as JSON: "
+        '`{"clicks-*": 0.1}`. The first pattern that a name matches counts; all else is recorded.',
+    )
     lease_seconds: float = Field(
-        30, ge=2, description="How long a silent worker keeps its training run, in seconds."
+        30, ge=2, description="How long a silent worker keeps its training run or batch prediction, in seconds."
     )
     run_attempts: int = Field(
         3,
         ge=1,
-        description="How often a training run is tried before a lost worker counts as its failure.",
+        description="How often a training run, or the next part of a batch prediction, is tried before a lost worker "
+        "counts as its failure.",
     )
     run_time_limit_seconds: float = Field(
         4 * 3600, gt=0, description="Longest time one fit may take, in seconds."
     )
     run_memory_limit_bytes: int = Field(
-        8 * 1024 * MEGABYTE, gt=0, description="Most memory (RSS) one fit may use, in bytes."
+        8 * 1024 * MEGABYTE, gt=0, description="Most memory (RSS) one fit or one scoring may use, in bytes."
+    )
+    metrics_expiry_seconds: float = Field(
+        900,
+        ge=0,
+        description="How long `/metrics` goes on to show a version that has left service, in seconds.",
     )
     shutdown_seconds: int = Field(
         30, ge=1, description="How long a stopping server waits for running requests, in seconds."
@@ -69,7 +87,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def sqlalchemy_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.home.resolve() / 'registry.db'}"
+        return self.database_url or f"sqlite:///{self.sqlite_file}"
+
+    @property
+    def sqlite_file(self) -> Path:
+        return self.home.resolve() / "registry.db"
 
     @property
     def scratch(self) -> Path:

@@ -1,15 +1,17 @@
 """What the server tells about itself: request ids, logs as JSON, metrics for Prometheus."""
 
+import itertools
 import logging
 import os
 import re
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
-from prometheus_client.registry import REGISTRY
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest, multiprocess
+from prometheus_client.registry import REGISTRY, Collector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -23,6 +25,15 @@ REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The Prometheus client's own switch: where the processes of ``serve --workers`` share their counts."""
 QUIET = ("/livez", "/readyz", "/metrics")
+
+
+_process = uuid.uuid4().hex[:12]
+_requests = itertools.count()
+
+
+def make_request_id() -> str:
+    """A text that no other request has, in this process or another."""
+    return f"{_process}{next(_requests):08x}"
 
 
 def configure_logging(log_format: str) -> None:
@@ -57,13 +68,33 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def render_metrics() -> bytes:
-    """All metrics in Prometheus's text form, over all processes of ``serve --workers``."""
+def render_metrics(is_expired: Callable[[str, str], bool] = lambda *_: False) -> bytes:
+    """All metrics in Prometheus's text form, over all processes of ``serve --workers``.
+
+    Left out is what ``is_expired`` of a model and its version.
+    """
+    registry = REGISTRY
     if MULTIPROCESS_FOLDER in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-    return generate_latest(REGISTRY)
+    shown = CollectorRegistry(auto_describe=False)
+    shown.register(_Unexpired(registry, is_expired))
+    return generate_latest(shown)
+
+
+class _Unexpired(Collector):
+    def __init__(self, registry: CollectorRegistry, is_expired: Callable[[str, str], bool]) -> None:
+        self._registry = registry
+        self._is_expired = is_expired
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if not self._is_expired(sample.labels.get("model", ""), sample.labels.get("version", ""))
+            ]
+            yield metric
 
 
 class RequestTelemetry:
@@ -77,7 +108,7 @@ class RequestTelemetry:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
+        request_id = given if REQUEST_ID.match(given) else make_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         clear_contextvars()
         bind_contextvars(request_id=request_id)

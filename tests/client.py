@@ -127,9 +127,12 @@ class Client(httpx.Client):
     @classmethod
     def table(cls, *, rows: int, seed: int) -> bytes:
         """The same as CSV."""
-        made = cls.rows(rows=rows, seed=seed)
-        lines = [",".join(made[0])]
-        lines += [",".join(_field(value) for value in row.values()) for row in made]
+        return cls.as_csv(cls.rows(rows=rows, seed=seed))
+
+    @staticmethod
+    def as_csv(rows: list[dict[str, Any]]) -> bytes:
+        lines = [",".join(rows[0])]
+        lines += [",".join(_field(value) for value in row.values()) for row in rows]
         return ("\n".join(lines) + "\n").encode()
 
 

@@ -20,7 +20,7 @@ from app.main import create_app
 from app.owned import Scratch
 from app.settings import Settings
 from app.store import Store
-from app.training.worker import Worker
+from app.worker import Worker
 from tests.client import ADMIN_KEY, Client
 from tests.servers import S3Server, create_database, postgres_server, s3_server
 from tests.versions import register, train_here

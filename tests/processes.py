@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +16,7 @@ import psutil
 
 from tests.client import ADMIN_KEY, PATIENCE_SECONDS, Client
 
-COMMAND = [sys.executable, "-m", "app.cli"]
+COMMAND = [sys.executable, "-m", "app"]
 WORKER = "app.worker"
 
 
@@ -48,6 +50,22 @@ def run(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedPro
 def connect(url: str) -> Client:
     """The first admin's client, which outlives the server of this URL and finds the next one there."""
     return Client(base_url=url, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_SECONDS)
+
+
+@contextmanager
+def worker_process(client: Client, *arguments: str, lease_seconds: float = 600) -> Iterator[psutil.Popen]:
+    """``python -m app.worker`` for the client's server."""
+    settings = {"home": client.settings.home, "lease_seconds": lease_seconds}
+    environment = os.environ | {f"ROUNDHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", WORKER, *arguments]
+    with psutil.Popen(
+        command, env=environment, stdin=subprocess.PIPE if arguments else subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 class Serve:

@@ -18,8 +18,8 @@ from app.serving.journal import Journal
 from app.settings import Settings
 from app.store import Store
 from app.training.fit import fit_model
-from app.training.handover import MODEL
 from app.training.spec import TrainingSpec
+from app.training.worker import store_artifacts
 from tests.client import Client
 
 
@@ -53,13 +53,15 @@ def train_here(client: Client, dataset: str, *, target: str = "late", **spec: An
             data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=1)).one()
         with store.open_file(data.parquet_digest) as parquet:
             facts = fit_model(parquet, training, folder)
-        artifact = store.write_file(folder / MODEL)
-    return facts | {
-        "spec": training.model_dump(mode="json"),
-        "data": {"dataset": dataset, "version": 1, "digest": data.digest, "rows": data.rows},
-        "artifact_digest": artifact.digest,
-        "artifact_size": artifact.size,
-    }
+        artifacts = store_artifacts(store, folder)
+    return (
+        facts
+        | artifacts
+        | {
+            "spec": training.model_dump(mode="json"),
+            "data": {"dataset": dataset, "version": 1, "digest": data.digest, "rows": data.rows},
+        }
+    )
 
 
 def register(client: Client, model: str, *trained: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.access.caller import Caller, Forbidden, Unauthorized
-from app.access.key_ring import KeyRing
+from app.access.key_ring import KeyRing, caller_of
 from app.access.policy import POLICY, Permission, Role, roles_with
 from app.http.bodies import limit_body
 from app.http.idempotency import IdempotentRoute
@@ -58,7 +58,7 @@ async def authorize(request: Request, permissions: tuple[Permission, ...]) -> Ca
         raise Unauthorized("key_missing", "Send your API key as 'Authorization: Bearer <key>'.")
     ring: KeyRing = request.app.state.key_ring
     key = await run_in_threadpool(ring.find, secret.strip())
-    caller = Caller(key.name, Role(key.role), now, request_id, key.models)
+    caller = caller_of(key, request_id)
     if not any(caller.has(permission) for permission in permissions):
         roles = ", ".join(roles_with(permissions)) or "none"
         raise Forbidden(

@@ -60,7 +60,7 @@ def running_server(home: Path, port: int, key: str) -> Iterator[subprocess.Popen
     }
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "app.cli", "serve", "--host", HOST, "--port", str(port)],
+            [sys.executable, "-m", "app", "serve", "--host", HOST, "--port", str(port)],
             env=environment,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the server

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 describes them."""
+"""Errors as RFC 9457 describes them, and as the protocols of other servers have them on their paths."""
 
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
@@ -24,6 +24,18 @@ MAX_DETAIL = 2000
 PROBLEM_TYPE = "application/problem+json"
 
 
+MLFLOW_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    405: "ENDPOINT_NOT_FOUND",
+    409: "INVALID_STATE",
+    422: "INVALID_PARAMETER_VALUE",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+"""The names that MLflow's protocol has for errors, by status."""
+
+
 class ProblemItem(BaseModel):
     pointer: str = Field(description="JSON pointer to the fault.", examples=["/instances/0/distance"])
     detail: str = Field(examples=["must be a number, not the string 'far'"])
@@ -41,6 +53,16 @@ class Problem(BaseModel):
     errors: list[ProblemItem] | None = Field(None, description="Each fault of the input.")
 
 
+def protocol_error(path: str, status: int, detail: str) -> dict[str, str] | None:
+    """The body of an error in another server's protocol, where ``path`` belongs to one."""
+    if path == "/v2" or path.startswith("/v2/"):  # the Open Inference Protocol
+        return {"error": detail}
+    if path.endswith("/invocations"):
+        code = MLFLOW_CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
+        return {"error_code": code, "message": detail}
+    return None
+
+
 def problem(
     request: Request,
     status: int,
@@ -52,6 +74,8 @@ def problem(
 ) -> Response:
     if len(detail) > MAX_DETAIL:  # a caller's own text is not sent back without bound
         detail = f"{detail[:MAX_DETAIL]}…"
+    if (own := protocol_error(request.scope["path"], status, detail)) is not None:
+        return JSONResponse(own, status, headers)
     body: dict[str, Any] = {
         "type": f"urn:roundhouse:error:{code}",
         "title": HTTPStatus(status).phrase,

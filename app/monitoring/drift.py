@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import false_discovery_control
 
 from app.monitoring.evidence import CONFIDENCE, POWER, DriftTest, Evidence, weigh
 from app.registry.reference import MAX_CELLS, ColumnProfile, ReferenceProfile
@@ -131,7 +131,7 @@ def compare(
         for index in testable
     }
     p_values = [found.p_value for found in evidence.values()]
-    adjusted = false_discovery_control(p_values).tolist() if p_values else []
+    adjusted = scipy.stats.false_discovery_control(p_values).tolist() if p_values else []
     p_adjusted = dict(zip(testable, adjusted, strict=True))
     *columns, prediction = (
         _verdict(profile, cells, evidence.get(index), p_adjusted.get(index), alpha, minimum_effect)

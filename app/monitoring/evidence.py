@@ -30,8 +30,8 @@ from math import log, sqrt
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 from numpy.typing import NDArray
-from scipy.special import betainc, chdtrc, chdtri, ndtri, rel_entr
 
 SPARSE = 5.0
 POWER = 0.8
@@ -76,7 +76,7 @@ def weigh(
     # The probability of so many new rows or more, when each new row is live with probability n / (n + m).
     # One singleton is granted: seeing none of a few rare categories says little about how rare they are.
     granted = new_reference + singletons + 1
-    p_new = float(betainc(new_live, granted + 1, n / (n + m))) if new_live else 1.0
+    p_new = float(scipy.special.betainc(new_live, granted + 1, n / (n + m))) if new_live else 1.0
     null_rate, _, p_null = _homogeneity(_summed(samples, is_null.astype(np.int64), ~new))
     tests = (
         (p_values, values, DriftTest.VALUES),
@@ -92,11 +92,11 @@ def weigh(
         table[1, partition.crowded] = max(0.0, table[1, partition.crowded] - lent)
     new_share = np.array([[new_live / n], [(new_reference + lent) / m]])
     shares = np.hstack([table / np.maximum(1, table.sum(axis=1, keepdims=True)) * (1 - new_share), new_share])
-    divergence = max(0.0, float(rel_entr(shares, shares.mean(axis=0)).sum())) / (2 * log(2))
+    divergence = max(0.0, float(scipy.special.rel_entr(shares, shares.mean(axis=0)).sum())) / (2 * log(2))
     unit = float(1 / n + 1 / m) / (8 * log(2))
     freedom = max(1, int(np.count_nonzero(shares.any(axis=0))) - 1)
-    z = float(ndtri((1 + CONFIDENCE) / 2))
-    critical = float(chdtri(max(1, df), level / len(tests)))
+    z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
+    critical = float(scipy.special.chdtri(max(1, df), level / len(tests)))
     return Evidence(
         test=test,
         statistic=statistic,
@@ -106,7 +106,9 @@ def weigh(
             _distance(unit * _noncentrality(divergence / unit, freedom, -z)),
             _distance(unit * _noncentrality(divergence / unit, freedom, z)),
         ),
-        detectable_effect=_distance(unit * _noncentrality(critical, max(1, df), float(ndtri(POWER)))),
+        detectable_effect=_distance(
+            unit * _noncentrality(critical, max(1, df), float(scipy.special.ndtri(POWER)))
+        ),
     )
 
 
@@ -161,7 +163,7 @@ def _homogeneity(table: NDArray[np.float64]) -> tuple[float, int, float]:
         return 0.0, 0, 1.0
     expected = rows * (table.sum(axis=0) / rows.sum())
     statistic = float(((table - expected) ** 2 / expected).sum())
-    return statistic, df, float(chdtrc(df, statistic))
+    return statistic, df, float(scipy.special.chdtrc(df, statistic))
 
 
 def _noncentrality(statistic: float, df: int, z: float) -> float:

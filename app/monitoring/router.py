@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.access.policy import Permission
 from app.access.route import CallerDep, GuardedRoute
 from app.http.fields import Moment, Number
 from app.http.paging import Page
@@ -14,8 +15,8 @@ from app.http.session import DatabaseDep, SessionDep
 from app.monitoring import feedback, service
 from app.monitoring.drift import DriftReport
 from app.registry.models import ModelVersion
+from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
 from app.serving.predicting import prediction_not_found
-from app.serving.router import PREDICTION_ID_EXAMPLE, PredictingDep
 
 feedback_router = APIRouter(prefix="/v1/feedback", tags=["feedback"], route_class=GuardedRoute)
 history_router = APIRouter(prefix="/v1/predictions", tags=["feedback"], route_class=GuardedRoute)
@@ -117,15 +118,39 @@ class FeedbackRevision(BaseModel):
     received_at: datetime
 
 
+def find_named_requests(
+    body: FeedbackBatch, caller: CallerDep, predicting: PredictingDep
+) -> dict[str, list[str]]:
+    """Prediction ids by the clients' own ids of requests, where items name such; before any transaction."""
+    named = {item.prediction_id for item in body.items if predicting.ids.parse(item.prediction_id) is None}
+    if not named:
+        return {}
+    found = predicting.journal.find_by_client_id(frozenset(named), caller.may_touch)
+    return {
+        client_id: [record.prediction_id for record in records]
+        for client_id, records in found.items()
+        if caller.has(Permission.READ) or records[0].caller == caller.name
+    }
+
+
 @feedback_router.post("", responses=problem_responses(409))
 def send_feedback(
-    body: FeedbackBatch, caller: CallerDep, session: SessionDep, predicting: PredictingDep
+    body: FeedbackBatch,
+    caller: CallerDep,
+    named: Annotated[dict[str, list[str]], Depends(find_named_requests)],
+    session: SessionDep,
+    predicting: PredictingDep,
 ) -> FeedbackReceipt:
-    """Tell what came true. Each item is accepted, recognised as a repetition, or rejected by itself."""
-    outcomes = [
-        feedback.Outcome(item.prediction_id, item.actual, item.observed_at, item.source)
-        for item in body.items
-    ]
+    """Tell what came true. Each item is accepted, recognised as a repetition, or rejected by itself.
+
+    A request of one row that carried an `id` of its own (Open Inference Protocol) may be named by that.
+    """
+    outcomes = []
+    for item in body.items:
+        meant = named.get(item.prediction_id, [])
+        # The id of a request of several rows names none of them: it is refused like any unknown one.
+        prediction_id = meant[0] if len(meant) == 1 else item.prediction_id
+        outcomes.append(feedback.Outcome(prediction_id, item.actual, item.observed_at, item.source))
     receipt = feedback.record_feedback(session, caller, predicting.ids, outcomes)
     return FeedbackReceipt.model_validate(receipt)
 

@@ -18,7 +18,8 @@ from app.registry.models import ModelVersion
 from app.registry.reference import ReferenceProfile
 from app.registry.service import get_model, get_version
 from app.registry.signature import Signature, Task
-from app.serving.journal import Journal, PredictionRecord
+from app.serving.journal import Journal
+from app.serving.records import PredictionRecord
 from app.serving.service import current_deployment
 
 

@@ -1,97 +1,40 @@
 """The journal: every prediction is recorded before it is answered.
 
-A process appends its records to a spool file of its own with one ``write`` per request; what is written
+A process appends an entry for each request to a spool file of its own with one ``write``; what is written
 survives the process, however it dies. Spool files are sealed into Parquet segments in the store, one of
-each model and day, listed in SQL. A spool file is deleted only after the transaction that lists its
-segments, so a record is always in one of the two, and readers take it from one of the two only.
+each model and day, a row for each prediction, listed in SQL. A spool file is deleted only after the
+transaction that lists its segments, so a record is always in one of the two, and readers take it from one
+of the two only.
 """
 
-import os
+import io
 import shutil
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, date, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
-import duckdb
 import msgspec
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
-from app.datasets.engine import connect, identifier, one_file
 from app.db import Database
 from app.owned import OwnedFolder, Scratch, abandoned_folders
+from app.repeating import Repeating
 from app.serving.models import PredictionSegment
+from app.serving.records import PredictionRecord, Selection
+from app.serving.segments import read_parquet, read_spool, seal_apart
 from app.store import Store
 
 log = structlog.get_logger()
 
 LOST = Counter("roundhouse_predictions_lost", "Predictions that were answered but could not be recorded.")
 
-SEGMENT_COLUMNS = {
-    "prediction_id": "VARCHAR",
-    "at": "TIMESTAMP",
-    "model": "VARCHAR",
-    "version": "INTEGER",
-    "deployment": "INTEGER",
-    "variant": "VARCHAR",
-    "caller": "VARCHAR",
-    "request_id": "VARCHAR",
-    "inputs": "JSON",
-    "prediction": "JSON",
-    "probabilities": "DOUBLE[]",
-}
-
 MAX_BATCH_SEGMENTS = 200  # files that one query opens
 MAX_BATCH_ROWS = 100_000
-
-
-class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered row. ``at`` is in UTC; ``inputs`` is the row as it was sent."""
-
-    prediction_id: str
-    at: datetime
-    model: str
-    version: int
-    deployment: int | None
-    variant: str | None
-    caller: str
-    request_id: str | None
-    inputs: dict[str, Any]
-    prediction: bool | int | float | str
-    probabilities: list[float] | None
-
-
-class Selection(NamedTuple):
-    """Which of a model's records are asked for: those in [since, until) of a version or of one id."""
-
-    since: datetime | None
-    until: datetime | None
-    version: int | None
-    prediction_id: str | None
-
-    def takes(self, record: PredictionRecord) -> bool:
-        return (
-            (self.since is None or record.at >= self.since)
-            and (self.until is None or record.at < self.until)
-            and (self.version is None or record.version == self.version)
-            and (self.prediction_id is None or record.prediction_id == self.prediction_id)
-        )
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """The same for the rows of segments, as SQL and its parameters."""
-        terms = {
-            '"at" >= ?': self.since and in_utc(self.since),
-            '"at" < ?': self.until and in_utc(self.until),
-            "version = ?": self.version,
-            "prediction_id = ?": self.prediction_id,
-        }
-        given = {term: value for term, value in terms.items() if value is not None}
-        return " AND ".join(given) or "true", list(given.values())
 
 
 class ListedSegment(NamedTuple):
@@ -100,10 +43,7 @@ class ListedSegment(NamedTuple):
     digest: str
     rows: int
     last_at: datetime
-
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(PredictionRecord)
+    has_client_ids: bool
 
 
 class Journal:
@@ -116,14 +56,13 @@ class Journal:
         self._database = database
         self._store = store
         self._scratch = scratch
-        self._seal_seconds = seal_seconds
+        self._repeating = Repeating("journal-sealer", seal_seconds, self._try_to_seal)
         self._own = OwnedFolder(self._spools)
         self._writing = threading.Lock()
         self._sealing = threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
+        self._size = 0
         self._count = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._seal_regularly, name="journal-sealer", daemon=True)
         self._not_writing: str | None = None
         self._not_sealing: str | None = None
 
@@ -133,38 +72,40 @@ class Journal:
         return self._not_writing or self._not_sealing
 
     def start(self) -> None:
-        self._thread.start()
+        self._repeating.start()
 
     def stop(self) -> None:
         """Seal what there is. What cannot be sealed now stays in the spool for the next process."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._repeating.stop()
         self._try_to_seal()
         self._own.close()
 
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, records: list[PredictionRecord]) -> None:
-        """Record predictions. A disk that takes no more never fails the answer: the loss is counted."""
-        lines = b"".join(_encoder.encode(record) + b"\n" for record in records)
+    def append(self, entry: bytes, rows: int) -> None:
+        """Record one request: the JSON of an ``Entry`` with a line end, which holds ``rows`` predictions.
+
+        A disk that takes no more never fails the answer: the loss is counted.
+        """
         with self._writing:
             try:
                 file = self._file or self._open_next()
-                start = file.seek(0, os.SEEK_END)
-                if file.write(lines) < len(lines):
-                    file.truncate(start)
+                if file.write(entry) < len(entry):
+                    file.truncate(self._size)
                     raise OSError("the disk took a part of the record only")
             except OSError as error:
-                LOST.inc(len(records))
+                LOST.inc(rows)
                 self._not_writing = f"predictions are answered but not recorded: {error}"
-                log.error("predictions_not_recorded", count=len(records), error=str(error))
+                log.error("predictions_not_recorded", count=rows, error=str(error))
             else:
+                self._size += len(entry)
                 self._not_writing = None
 
-    def _open_next(self) -> IO[bytes]:
+    def _open_next(self) -> io.FileIO:
         self._count += 1
-        self._file = (self._own.path / f"{self._count:08}.ndjson").open("ab", buffering=0)
+        self._size = 0
+        # Appending: after a truncation the next write lands at the new end.
+        self._file = io.FileIO(self._own.path / f"{self._count:08}.ndjson", "ab")
         return self._file
 
     # ── Sealing ──────────────────────────────────────────────────────────────────────────────────
@@ -192,10 +133,6 @@ class Journal:
         if errors:
             raise ExceptionGroup(f"spool files stay, the first because of: {errors[0]}", errors)
 
-    def _seal_regularly(self) -> None:
-        while not self._stopping.wait(self._seal_seconds):
-            self._try_to_seal()
-
     def _try_to_seal(self) -> None:
         try:
             self.seal()
@@ -211,7 +148,7 @@ class Journal:
         for path in paths:
             try:
                 self._seal_file(path)
-            except (ValueError, OSError, duckdb.Error) as error:
+            except (ValueError, OSError) as error:
                 error.add_note(f"The spool file is {path}.")
                 errors.append(error)
         return errors
@@ -226,21 +163,19 @@ class Journal:
         path.unlink()
 
     def _write_segments(self, path: Path) -> Iterator[PredictionSegment]:
-        by_partition: dict[tuple[str, date], list[PredictionRecord]] = defaultdict(list)
-        for record in read_spool(path):
-            by_partition[record.model, record.at.astimezone(UTC).date()].append(record)
-        for (model, day), records in by_partition.items():
-            with self._scratch.folder() as folder:
-                stored = self._store.write_file(write_parquet(records, folder))
-            yield PredictionSegment(
-                spool=spool_name(path),
-                model=model,
-                day=day,
-                digest=stored.digest,
-                rows=len(records),
-                first_at=min(record.at for record in records),
-                last_at=max(record.at for record in records),
-            )
+        with self._scratch.folder() as folder:
+            for part in seal_apart(path, folder):
+                stored = self._store.write_file(Path(part.path))
+                yield PredictionSegment(
+                    spool=spool_name(path),
+                    model=part.model,
+                    day=part.first_at.date(),
+                    digest=stored.digest,
+                    rows=part.rows,
+                    first_at=part.first_at,
+                    last_at=part.last_at,
+                    has_client_ids=part.has_client_ids,
+                )
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -262,8 +197,16 @@ class Journal:
         """
         selection = Selection(since, until, version, prediction_id)
         # Spools first: one that is sealed after this shows in the segments, and is left out by its name.
-        spools = {spool_name(path): read_spool(path) for path in self._spools.glob("*/*.ndjson")}
-        listed = self._list_segments(model, selection, spools)
+        spools = {
+            spool_name(path): read_spool(path, holding=prediction_id or "")
+            for path in self._spools.glob("*/*.ndjson")
+        }
+        asked = [PredictionSegment.model == model]
+        if since is not None:
+            asked.append(PredictionSegment.last_at >= since)
+        if until is not None:
+            asked.append(PredictionSegment.first_at < until)
+        listed = self._list_segments(asked, spools)
         unsealed = [
             record if with_inputs else msgspec.structs.replace(record, inputs={})
             for name in spools.keys() - {segment.spool for segment in listed}
@@ -281,15 +224,37 @@ class Journal:
             found = newest(found + read, limit)
         return found
 
+    def find_by_client_id(
+        self, client_ids: frozenset[str], may_touch: Callable[[str], bool]
+    ) -> dict[str, list[PredictionRecord]]:
+        """The newest request under each of the clients' own ids, of models that ``may_touch``; its rows.
+
+        The inputs are left out. An id under which there is no request is not in the answer.
+        """
+        selection = Selection(client_ids=client_ids)
+        spools = {
+            spool_name(path): read_spool(path, holding='"client_id":"')
+            for path in self._spools.glob("*/*.ndjson")
+        }
+        listed = self._list_segments([PredictionSegment.has_client_ids.is_(True)], spools)
+        unsealed = spools.keys() - {segment.spool for segment in listed}
+        read = [record for name in unsealed for record in spools[name] if selection.takes(record)]
+        segments = [segment for segment in listed if segment.has_client_ids and may_touch(segment.model)]
+        for batch in batches(segments, None):
+            if client_ids <= {record.client_id for record in read}:
+                break  # what follows is older
+            read += self._read_segments(batch, selection, limit=None, with_inputs=False)
+        found: dict[str, list[PredictionRecord]] = {}
+        for record in newest([record for record in read if may_touch(record.model)], None):
+            rows = found.setdefault(record.client_id or "", [record])
+            if rows[0] is not record and rows[0].at == record.at:
+                rows.append(record)
+        return found
+
     def _list_segments(
-        self, model: str, selection: Selection, spools: Iterable[str]
+        self, asked: Sequence[ColumnElement[bool]], spools: Iterable[str]
     ) -> Sequence[ListedSegment]:
-        """The model's segments in which there may be selected records, and all segments of ``spools``."""
-        asked = [PredictionSegment.model == model]
-        if selection.since is not None:
-            asked.append(PredictionSegment.last_at >= selection.since)
-        if selection.until is not None:
-            asked.append(PredictionSegment.first_at < selection.until)
+        """The segments that are asked for, newest first, and all segments of ``spools``."""
         columns = [getattr(PredictionSegment, name) for name in ListedSegment._fields]
         # One statement, so that both facts are of one moment: which spools are sealed, and into what.
         query = select(*columns).where(or_(and_(*asked), PredictionSegment.spool.in_(spools)))
@@ -329,64 +294,9 @@ def batches(segments: Sequence[ListedSegment], limit: int | None) -> Iterator[li
         yield batch
 
 
-def in_utc(at: datetime) -> datetime:
-    """As DuckDB's TIMESTAMP has it: without a zone."""
-    return at.astimezone(UTC).replace(tzinfo=None)
-
-
 def spool_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.ndjson"))
 
 
 def spool_name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
-
-
-def read_spool(path: Path) -> list[PredictionRecord]:
-    """The whole records of a spool file; a last line that a dying process cut short was never answered."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:  # sealed a moment ago
-        return []
-    whole = content[: content.rfind(b"\n") + 1]
-    return [_decoder.decode(line) for line in whole.split(b"\n")[:-1]]
-
-
-def write_parquet(records: Iterable[PredictionRecord], folder: Path) -> Path:
-    source, target = folder / "records.ndjson", folder / "segment.parquet"
-    source.write_bytes(b"".join(_encoder.encode(record) + b"\n" for record in records))
-    with connect(folder) as connection:
-        table = connection.read_json(str(source), format="newline_delimited", columns=SEGMENT_COLUMNS)
-        table.write_parquet(str(target), compression="zstd")
-    return target
-
-
-def read_parquet(
-    paths: Sequence[Path],
-    spill: Path,
-    selection: Selection,
-    *,
-    limit: int | None = None,
-    with_inputs: bool = True,
-) -> list[PredictionRecord]:
-    """The selected records of all the files, newest first; ``spill`` is a folder for DuckDB."""
-    columns = {name: identifier(name) for name in SEGMENT_COLUMNS}
-    if not with_inputs:
-        columns["inputs"] = "'{}'"
-    files = ", ".join(one_file(path) for path in paths)
-    condition, parameters = selection.condition()
-    query = (
-        f"SELECT {', '.join(columns.values())} FROM read_parquet([{files}], hive_partitioning = false) "  # noqa: S608
-        f'WHERE {condition} ORDER BY "at" DESC LIMIT ?'
-    )
-    records = []
-    with connect(spill) as connection:
-        rows = connection.execute(query, [*parameters, limit])
-        while chunk := rows.fetchmany(10_000):
-            for row in chunk:
-                fields = dict(zip(SEGMENT_COLUMNS, row, strict=True))
-                fields["at"] = fields["at"].replace(tzinfo=UTC)
-                fields["inputs"] = msgspec.json.decode(fields["inputs"])
-                fields["prediction"] = msgspec.json.decode(fields["prediction"])
-                records.append(PredictionRecord(**fields))
-    return records

@@ -4,13 +4,13 @@ A new deployment is loaded and warm before it takes the old one's place, so pred
 while versions change. A version that cannot be loaded leaves the old deployment in place.
 """
 
-import io
+import random
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import joblib
+import msgspec
 import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
@@ -19,11 +19,12 @@ from app.access.caller import Caller
 from app.db import Database
 from app.errors import AppError, Conflict
 from app.registry.models import ModelVersion
-from app.registry.predictor import predict
 from app.registry.service import get_model
-from app.registry.signature import Signature
+from app.repeating import Repeating
 from app.serving.models import Deployment, Variant
-from app.store import Store, StoreFault
+from app.serving.split import choose
+from app.serving.versions import LoadedVersion, VersionNotServable, load_version
+from app.store import Store
 
 log = structlog.get_logger()
 
@@ -32,45 +33,39 @@ VERSIONS_KEPT = 8
 """How many versions stay loaded that no deployment uses: those asked for by number or alias."""
 
 
-class Scores(NamedTuple):
-    """A prediction for each row; for classifiers also its probabilities, in the order of the classes."""
+class Target:
+    """What answers a request: a version, and its place in the deployment, if it was reached by one."""
 
-    predictions: list[Any]
-    probabilities: list[list[float]] | None
-
-
-@dataclass(frozen=True)
-class LoadedVersion:
-    id: int
-    model: str
-    number: int
-    signature: Signature
-    pipeline: Any
-
-    def score(self, rows: list[Any]) -> Scores:
-        """Score JSON rows. Raises InvalidInput for rows that do not fit the signature."""
-        predicted, probabilities = predict(self.pipeline, self.signature, self.signature.encode(rows))
-        if probabilities is None or self.signature.classes is None:
-            return Scores(predicted.tolist(), None)
-        labels = [self.signature.classes[index] for index in predicted]
-        return Scores(labels, probabilities.tolist())
-
-
-@dataclass(frozen=True)
-class LiveSlot:
-    variant: Variant
-    weight: float
-    version: LoadedVersion
+    def __init__(
+        self,
+        version: LoadedVersion,
+        deployment_id: int | None = None,
+        variant: Variant | None = None,
+        weight: float = 0.0,
+    ) -> None:
+        self.version = version
+        self.deployment_id = deployment_id
+        self.variant = variant
+        self.weight = weight
+        self.meters: dict[str, Any] = {}
+        """The metrics of its answers by protocol, which ``predicting`` keeps here."""
+        # What every answer of it and every record of it say alike.
+        self.deployment_text = msgspec.json.encode(deployment_id)
+        self.classes_text = msgspec.json.encode(version.signature.classes)
+        named = {"model": version.model, "version": version.number, "variant": variant}
+        self.name_text = msgspec.json.encode(named)[1:]
 
 
-@dataclass(frozen=True)
 class LiveDeployment:
-    id: int
-    slots: tuple[LiveSlot, ...]
+    def __init__(self, deployment_id: int, slots: Sequence[Target]) -> None:
+        self.id = deployment_id
+        self.slots = slots
+        self.shadow = next((slot for slot in slots if slot.variant is Variant.SHADOW), None)
+        self._only = slots[0] if slots[0].weight == 1 else None
 
-    @property
-    def shadow(self) -> LiveSlot | None:
-        return next((slot for slot in self.slots if slot.variant is Variant.SHADOW), None)
+    def choose(self) -> Target:
+        """The slot that answers the next request."""
+        return self._only or choose(self.slots, random.random())  # noqa: S311 - no secret is drawn
 
 
 class Failure(NamedTuple):
@@ -82,44 +77,42 @@ class Failure(NamedTuple):
     retry_at: float
 
 
-class VersionNotServable(AppError):
-    """The version's artifact cannot be read (503)."""
-
-    status = 503
-
-
 class LiveTable:
-    def __init__(self, database: Database, store: Store, *, poll_seconds: float) -> None:
+    def __init__(
+        self, database: Database, store: Store, *, poll_seconds: float, expiry_seconds: float
+    ) -> None:
         self._database = database
         self._store = store
         self._poll_seconds = poll_seconds
+        self._polling = Repeating("live-table", poll_seconds, self.catch_up)
         self._live: dict[str, LiveDeployment] = {}
         self._failed: dict[str, Failure] = {}
+        self._retired: dict[tuple[str, str], float] = {}
+        self._expiry_seconds = expiry_seconds
         self._not_following: str | None = None
         self._loaded: dict[int, LoadedVersion] = {}
         self._refreshing = threading.Lock()
         self._loading = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="live-table", daemon=True)
         self._started = False
 
     def start(self) -> None:
         """Load what is deployed now, and follow the deployments from here on."""
         self.refresh()
         self._started = True
-        self._thread.start()
+        self._polling.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._started:
-            self._thread.join()
+        self._polling.stop()
+
+    def current(self, model: str) -> LiveDeployment | None:
+        """The deployment that this process serves."""
+        return self._live.get(model)
 
     def find(self, model: str) -> LiveDeployment | None:
-        deployment = self._live.get(model)
-        if deployment is None:  # it may have been promoted a moment ago, by another process
+        """``current``, or what another process may have promoted a moment ago."""
+        if model not in self._live:
             self.refresh()
-            deployment = self._live.get(model)
-        return deployment
+        return self._live.get(model)
 
     def absence(self, caller: Caller, model: str) -> AppError:
         """Why ``find`` found nothing. Raises NotFound where there is no such model."""
@@ -132,6 +125,13 @@ class LiveTable:
             f"Model {model!r} has no version in service. POST /v1/models/{model}:promote promotes one.",
         )
 
+    def loaded(self, version_id: int) -> LoadedVersion | None:
+        """The version, if it is in memory."""
+        version = self._loaded.get(version_id)
+        if version is not None:
+            self._retired.pop(_key(version), None)  # somebody asks for it by number
+        return version
+
     def load(self, version_id: int) -> LoadedVersion:
         """The version, loaded and warm. Raises VersionNotServable."""
         if (loaded := self._loaded.get(version_id)) is not None:
@@ -139,6 +139,7 @@ class LiveTable:
         with self._loading:
             version = self._loaded.get(version_id) or self._read(version_id)
             self._loaded[version_id] = version
+            self._retired.pop(_key(version), None)
             self._forget_unused()
             return version
 
@@ -176,6 +177,11 @@ class LiveTable:
         failure = self._failed.get(model)
         return failure.reason if failure and model not in self._live else None
 
+    def is_expired(self, model: str, version: str) -> bool:
+        """Whether the version left service, or memory, so long ago that its metrics are of no more use."""
+        retired_at = self._retired.get((model, version))
+        return retired_at is not None and time.monotonic() - retired_at >= self._expiry_seconds
+
     def _settled(self) -> set[int]:
         """The deployments that there is nothing to do for now: they are live, or failed a moment ago."""
         now = time.monotonic()
@@ -185,7 +191,7 @@ class LiveTable:
     def _serve(self, deployment: Deployment) -> None:
         try:
             slots = tuple(
-                LiveSlot(Variant(slot.variant), slot.weight, self.load(slot.version_id))
+                Target(self.load(slot.version_id), deployment.id, Variant(slot.variant), slot.weight)
                 for slot in deployment.slots
             )
         except VersionNotServable as error:
@@ -199,33 +205,26 @@ class LiveTable:
             )
             return
         self._failed.pop(deployment.model, None)
+        replaced = self._live.get(deployment.model)
         self._live = {**self._live, deployment.model: LiveDeployment(deployment.id, slots)}
+        for slot in replaced.slots if replaced else ():
+            self._retired[_key(slot.version)] = time.monotonic()
+        for slot in slots:
+            self._retired.pop(_key(slot.version), None)
         log.info("deployment_live", model=deployment.model, deployment=deployment.id)
 
     def _read(self, version_id: int) -> LoadedVersion:
         with self._database.session_scope(write=False) as session:
             row = session.get_one(ModelVersion, version_id)
-        try:
-            artifact = self._store.read(row.artifact_digest)
-            signature = Signature.model_validate(row.signature)
-            # The digest has just been checked against the registry: these are bytes that a worker wrote.
-            pipeline = joblib.load(io.BytesIO(artifact))
-            version = LoadedVersion(row.id, row.model, row.number, signature, pipeline)
-            version.score([row.example])  # warm before anybody waits for it
-        except Exception as error:  # whatever another release's pickle raises, the other models go on
-            reason = error.detail if isinstance(error, StoreFault) else f"{type(error).__name__}: {error}."
-            raise VersionNotServable(
-                "version_not_loadable",
-                f"Version {row.number} of model {row.model!r} cannot be loaded. {reason}",
-            ) from error
-        return version
+        return load_version(row, self._store)
 
     def _forget_unused(self) -> None:
         in_use = {slot.version.id for deployment in self._live.values() for slot in deployment.slots}
         unused = [version_id for version_id in self._loaded if version_id not in in_use]
         for version_id in unused[:-VERSIONS_KEPT]:
-            del self._loaded[version_id]
+            self._retired[_key(self._loaded.pop(version_id))] = time.monotonic()
 
-    def _poll(self) -> None:
-        while not self._stopping.wait(self._poll_seconds):
-            self.catch_up()
+
+def _key(version: LoadedVersion) -> tuple[str, str]:
+    """As metrics name it."""
+    return version.model, str(version.number)

@@ -67,6 +67,7 @@ class PredictionSegment(Base):
     rows: Mapped[int]
     first_at: Mapped[datetime]
     last_at: Mapped[datetime]
+    has_client_ids: Mapped[bool]
 
 
 class SigningKey(Base):

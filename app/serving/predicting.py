@@ -1,136 +1,305 @@
-"""One predict request: choose the slot, score, record, answer."""
+"""Answering: choose the target, score, record, and only then answer."""
 
 import random
-from collections.abc import Sequence
+import time
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import msgspec
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 
 from app.access.caller import Caller
 from app.access.policy import Permission
-from app.errors import InputError, InvalidInput, NotFound, pointer
-from app.serving.journal import Journal, PredictionRecord
-from app.serving.live import LiveTable, LoadedVersion, Scores
-from app.serving.models import Variant
+from app.errors import AppError, InputError, InvalidInput, NotFound, pointer
+from app.serving.journal import Journal
+from app.serving.live import LiveTable, Target
 from app.serving.prediction_ids import PredictionIds
-from app.serving.split import choose
+from app.serving.records import PredictionRecord
+from app.serving.rows import Rows
+from app.serving.segments import decode_stream
+from app.serving.versions import LoadedVersion
 
 log = structlog.get_logger()
 
-PREDICTED = Counter("roundhouse_predictions", "Answered rows.", ["model", "version", "variant"])
+PREDICTED = Counter("roundhouse_predictions", "Answered rows.", ["model", "version", "variant", "protocol"])
+SECONDS = Histogram(
+    "roundhouse_predict_seconds",
+    "Time to answer a predict request.",
+    ["model", "version", "variant", "protocol", "code"],
+    buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 SHADOW_FAILED = Counter(
     "roundhouse_shadow_failures", "Rows that a shadow could not score.", ["model", "version"]
 )
-SECONDS = Histogram("roundhouse_predict_seconds", "Time to answer a predict request.", ["model"])
+
+SMALL_ROWS = 64
+"""So many rows at most are encoded and scored on the event loop, where the version is compiled."""
+SMALL_BODY = 64 * 1024
+"""So many bytes at most are decoded on the event loop."""
+
+
+class Meters(NamedTuple):
+    """What counts the good answers of a target in one protocol."""
+
+    rows: Counter
+    seconds: Histogram
+
+
+def meters_of(target: Target, protocol: str) -> Meters:
+    meters = target.meters.get(protocol)
+    if meters is None:
+        version = target.version
+        labels = (version.model, version.number, target.variant or "none", protocol)
+        meters = Meters(PREDICTED.labels(*labels), SECONDS.labels(*labels, 200))
+        target.meters[protocol] = meters
+    return meters
+
+
+class Answer:
+    """Scores of a request's rows, recorded under ``prediction_ids``.
+
+    ``scores``: probabilities of shape (n, classes), or values of shape (n, 1).
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        scores: NDArray[np.float64],
+        prediction_ids: list[str],
+        background: BackgroundTask | None = None,
+    ) -> None:
+        self.target = target
+        self.scores = scores
+        self.prediction_ids = prediction_ids
+        self.background = background
+        """What is left to do once the answer is sent."""
+
+    @cached_property
+    def predictions(self) -> list[Any]:
+        return self.target.version.labels(self.scores)
+
+    @property
+    def probabilities(self) -> list[list[float]] | None:
+        return None if self.target.version.signature.classes is None else self.scores.tolist()
+
+    @cached_property
+    def body(self) -> bytes:
+        """The JSON of ``/v1/models/{model}:predict``."""
+        if self.target.version.signature.classes is None:
+            return answer_body(self.target, msgspec.json.encode(self.predictions), None, self.prediction_ids)
+        texts = self.target.version.label_texts
+        labels = b",".join([texts[index] for index in self.scores.argmax(axis=1).tolist()])
+        shares = msgspec.json.encode(self.probabilities)
+        return answer_body(self.target, b"[%b]" % labels, shares, self.prediction_ids)
+
+
+def answer_body(target: Target, predictions: bytes, probabilities: bytes | None, ids: list[str]) -> bytes:
+    """The JSON of an answer, of the JSON of its parts."""
+    shares = b""
+    if probabilities is not None:
+        shares = b',"probabilities":%b,"classes":%b' % (probabilities, target.classes_text)
+    return b'{"predictions":%b%b,"prediction_ids":["%b"],%b' % (
+        predictions,
+        shares,
+        '","'.join(ids).encode(),
+        target.name_text,
+    )
 
 
 class Predicting:
-    """What answering needs: the live table, the journal, and the maker of ids."""
+    """What answering needs: the live table, the journal, and the maker of ids.
 
-    def __init__(self, live: LiveTable, journal: Journal, ids: PredictionIds, *, max_instances: int) -> None:
+    ``shares`` are the parts of the requests that are recorded, by patterns of model names; the first
+    pattern that a name matches counts, and what none matches is recorded.
+    """
+
+    def __init__(
+        self,
+        live: LiveTable,
+        journal: Journal,
+        ids: PredictionIds,
+        *,
+        max_instances: int,
+        shares: Mapping[str, float],
+    ) -> None:
         self.live = live
         self.journal = journal
         self.ids = ids
+        self.answered: Tally[str] = Tally()
+        """Rows that this process has answered, by model."""
         self._max_instances = max_instances
+        self._shares = shares
 
-    def by_deployment(self, caller: Caller, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Answer with the slot that the traffic split chooses.
+    async def find_target(self, caller: Caller, model: str) -> Target:
+        """What the traffic split chooses for the next request.
 
         Raises NotFound for an unknown model, Conflict where it has no deployment, VersionNotServable where
-        that cannot be loaded, InvalidInput where the rows are wrong.
+        that cannot be loaded.
         """
-        deployment = self.live.find(model)
+        deployment = self.live.current(model) or await run_in_threadpool(self.live.find, model)
         if deployment is None:
-            raise self.live.absence(caller, model)
-        slot = choose(deployment.slots, random.random())  # noqa: S311 - a traffic split needs no secrecy
-        with SECONDS.labels(model).time():
-            return self._answer(caller, slot.version, rows, deployment.id, slot.variant)
+            raise await run_in_threadpool(self.live.absence, caller, model)
+        return deployment.choose()
 
-    def by_version(self, caller: Caller, version_id: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Answer with one version, whatever is deployed."""
-        version = self.live.load(version_id)
-        with SECONDS.labels(version.model).time():
-            return self._answer(caller, version, rows, None, None)
+    async def version_target(self, version_id: int) -> Target:
+        """One version, whatever is deployed. Raises VersionNotServable."""
+        version = self.live.loaded(version_id)
+        return Target(version if version else await run_in_threadpool(self.live.load, version_id))
 
-    def _answer(
+    async def answer(
         self,
+        target: Target,
         caller: Caller,
-        version: LoadedVersion,
-        rows: list[dict[str, Any]],
-        deployment: int | None,
-        variant: Variant | None,
-    ) -> dict[str, Any]:
-        if len(rows) > self._max_instances:
+        rows: list[Any],
+        *,
+        protocol: str,
+        root: str = "instances",
+        client_id: str | None = None,
+    ) -> Answer:
+        """Answer rows of JSON values. Raises InvalidInput with pointers under ``root``."""
+        with self._timed(target, protocol):
+            self._check_count(len(rows), root)
+            encode = target.version.reader.encode
+            if len(rows) <= SMALL_ROWS:
+                encoded = encode(rows, root=root)
+            else:
+                encoded = await run_in_threadpool(encode, rows, root=root)
+            return await self._complete(target, caller, encoded, protocol, client_id)
+
+    async def answer_rows(self, target: Target, caller: Caller, rows: Rows, *, protocol: str) -> Answer:
+        """Answer rows that are encoded already."""
+        with self._timed(target, protocol):
+            self._check_count(rows.size, "instances")
+            return await self._complete(target, caller, rows, protocol, None)
+
+    async def _complete(
+        self, target: Target, caller: Caller, rows: Rows, protocol: str, client_id: str | None
+    ) -> Answer:
+        scores = await self._score(target.version, rows)
+        record = self.record
+        if rows.size > SMALL_ROWS:
+            answer = await run_in_threadpool(record, target, caller, rows, scores, protocol, client_id)
+        else:
+            answer = record(target, caller, rows, scores, protocol, client_id)
+        deployment = self.live.current(target.version.model)
+        if target.deployment_id is not None and deployment and deployment.shadow:
+            shadow = deployment.shadow
+            answer.background = BackgroundTask(self.score_shadow, shadow, caller, rows, protocol, client_id)
+        return answer
+
+    async def _score(self, version: LoadedVersion, rows: Rows) -> NDArray[np.float64]:
+        if rows.size > SMALL_ROWS:
+            return await run_in_threadpool(version.scorer.score, rows.matrix)
+        if version.compiled:
+            return version.compiled.score(rows.matrix)
+        return await version.batches.score(rows.matrix)
+
+    def record(
+        self,
+        target: Target,
+        caller: Caller,
+        rows: Rows,
+        scores: NDArray[np.float64],
+        protocol: str,
+        client_id: str | None = None,
+    ) -> Answer:
+        """Record what was scored, under ids that it makes."""
+        at = time.time_ns() // 1000
+        ids = self.ids.make(at, target.version.id, target.deployment_id, rows.size)
+        answer = Answer(target, scores, ids)
+        self.journal_answer(
+            at,
+            target,
+            msgspec.json.encode(caller.name),
+            msgspec.json.encode(caller.request_id),
+            rows,
+            answer.body,
+            msgspec.json.encode(client_id),
+        )
+        self.count_rows(target, protocol, rows.size)
+        return answer
+
+    def journal_answer(
+        self,
+        at: int,
+        target: Target,
+        caller: bytes,
+        request_id: bytes,
+        rows: Rows,
+        answer: bytes,
+        client_id: bytes = b"null",
+    ) -> None:
+        """Append the ``journal.Entry`` of a request to the journal; all texts are JSON."""
+        if self._shares and random.random() >= self._share(target.version.model):  # noqa: S311 - a sample
+            return
+        entry = (
+            b'{"at":%d,"caller":%b,"request_id":%b,"client_id":%b,"deployment":%b,"%b":%b,"answer":%b}\n'
+            % (
+                at,
+                caller,
+                request_id,
+                client_id,
+                target.deployment_text,
+                rows.form,
+                rows.inputs,
+                answer,
+            )
+        )
+        self.journal.append(entry, rows.size)
+
+    def _share(self, model: str) -> float:
+        return next((share for name, share in self._shares.items() if fnmatchcase(model, name)), 1.0)
+
+    def count_rows(self, target: Target, protocol: str, rows: int) -> None:
+        meters_of(target, protocol).rows.inc(rows)
+        self.answered[target.version.model] += rows
+
+    @contextmanager
+    def _timed(self, target: Target, protocol: str) -> Iterator[None]:
+        started, code = time.perf_counter(), 500
+        try:
+            yield
+            code = 200
+        except AppError as error:
+            code = error.status
+            raise
+        finally:
+            version = target.version
+            labels = (version.model, version.number, target.variant or "none", protocol, code)
+            SECONDS.labels(*labels).observe(time.perf_counter() - started)
+
+    def _check_count(self, count: int, root: str) -> None:
+        if count > self._max_instances:
             raise InvalidInput(
                 "too_many_instances",
-                f"One request takes at most {self._max_instances} instances; this one has {len(rows)}.",
-                errors=[InputError(pointer("instances"), f"send at most {self._max_instances} rows")],
+                f"One request takes at most {self._max_instances} instances; this one has {count}.",
+                errors=[InputError(pointer(root), f"send at most {self._max_instances} rows")],
             )
-        scores = version.score(rows)
-        ids = self._record(caller, version, rows, scores, deployment, variant)
-        answer: dict[str, Any] = {"predictions": scores.predictions}
-        if scores.probabilities is not None:
-            answer["probabilities"] = scores.probabilities
-            answer["classes"] = version.signature.classes
-        return answer | {
-            "prediction_ids": ids,
-            "model": version.model,
-            "version": version.number,
-            "variant": variant,
-        }
 
-    def _record(
-        self,
-        caller: Caller,
-        version: LoadedVersion,
-        rows: Sequence[dict[str, Any]],
-        scores: Scores,
-        deployment: int | None,
-        variant: Variant | None,
-    ) -> list[str]:
-        ids = self.ids.make(caller.now, version.id, deployment, len(rows))
-        probabilities: Sequence[list[float] | None] = scores.probabilities or [None] * len(rows)
-        self.journal.append(
-            [
-                PredictionRecord(
-                    prediction_id=prediction_id,
-                    at=caller.now,
-                    model=version.model,
-                    version=version.number,
-                    deployment=deployment,
-                    variant=variant,
-                    caller=caller.name,
-                    request_id=caller.request_id,
-                    inputs=row,
-                    prediction=prediction,
-                    probabilities=shares,
-                )
-                for prediction_id, row, prediction, shares in zip(
-                    ids, rows, scores.predictions, probabilities, strict=True
-                )
-            ]
-        )
-        PREDICTED.labels(version.model, version.number, variant or "none").inc(len(rows))
-        return ids
-
-    def has_shadow(self, model: str) -> bool:
-        deployment = self.live.find(model)
-        return deployment is not None and deployment.shadow is not None
-
-    def score_shadow(self, caller: Caller, model: str, rows: list[dict[str, Any]]) -> None:
-        """Score with the shadow, if there is one, what was answered. Nothing of it fails the caller."""
-        deployment = self.live.find(model)
-        if deployment is None or (slot := deployment.shadow) is None:
-            return
+    def score_shadow(
+        self, shadow: Target, caller: Caller, rows: Rows, protocol: str, client_id: str | None
+    ) -> None:
+        """Score with a shadow what was answered. Nothing of it fails the caller."""
+        version = shadow.version
         try:
-            scores = slot.version.score(rows)
+            # Its columns may be others than those of the version that answered.
+            own = version.reader.encode(sent_rows(rows))
+            scores = version.scorer.score(own.matrix)
         except Exception as error:  # a version on trial may do anything
-            SHADOW_FAILED.labels(model, slot.version.number).inc(len(rows))
-            log.warning("shadow_not_scored", model=model, version=slot.version.number, exc_info=error)
+            SHADOW_FAILED.labels(version.model, version.number).inc(rows.size)
+            log.warning("shadow_not_scored", model=version.model, version=version.number, exc_info=error)
         else:
-            self._record(caller, slot.version, rows, scores, deployment.id, slot.variant)
+            self.record(shadow, caller, own, scores, protocol, client_id)
 
     def recall(self, caller: Caller, prediction_id: str, model: str, at: datetime) -> PredictionRecord:
         """The record of a prediction that was made at ``at``. A client finds only its own.
@@ -143,6 +312,14 @@ class Predicting:
         if not found or not (caller.has(Permission.READ) or found[0].caller == caller.name):
             raise prediction_not_found(prediction_id)
         return found[0]
+
+
+def sent_rows(rows: Rows) -> list[Any]:
+    """The JSON values of rows, in whatever form they were sent."""
+    if rows.form == b"arrow":
+        return decode_stream(msgspec.json.decode(rows.inputs, type=bytes))
+    sent: list[Any] = msgspec.json.decode(rows.inputs)
+    return sent
 
 
 def prediction_not_found(prediction_id: str) -> NotFound:

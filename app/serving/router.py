@@ -1,40 +1,36 @@
-"""Models in service over HTTP: describing, promoting, rolling back, predicting."""
+"""Models in service over HTTP: describing, promoting, rolling back."""
 
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict
 from sqlalchemy import select
-from starlette.background import BackgroundTask
-from starlette.responses import JSONResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.db import Database
 from app.http.fields import Moment, Number, StrictNumber
 from app.http.paging import Page, PagingDep, paginate
 from app.http.problems import problem_responses
-from app.http.session import DatabaseDep, SessionDep
+from app.http.session import SessionDep
 from app.registry.models import Model, ModelVersion
 from app.registry.router import SIGNATURE_EXAMPLE
-from app.registry.service import get_alias, get_model, get_version
+from app.registry.service import get_model, get_version
 from app.registry.signature import Signature
 from app.serving import service
 from app.serving.live import LiveTable
 from app.serving.models import Variant
-from app.serving.predicting import Predicting, prediction_not_found
 
 router = APIRouter(prefix="/v1/models", route_class=GuardedRoute)
-predictions_router = APIRouter(prefix="/v1/predictions", tags=["predictions"], route_class=GuardedRoute)
 
 
-def get_predicting(request: Request) -> Predicting:
-    predicting: Predicting = request.app.state.predicting
-    return predicting
+def get_live(request: Request) -> LiveTable:
+    live: LiveTable = request.app.state.live
+    return live
 
 
-PredictingDep = Annotated[Predicting, Depends(get_predicting)]
+LiveDep = Annotated[LiveTable, Depends(get_live)]
 
 # ── Models ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,9 +78,7 @@ def list_models(session: SessionDep, caller: CallerDep, paging: PagingDep) -> Pa
 
 
 @router.get("/{model:segment}", tags=["models"], responses=problem_responses(404))
-def describe_model(
-    model: str, caller: CallerDep, session: SessionDep, predicting: PredictingDep
-) -> ModelInfo:
+def describe_model(model: str, caller: CallerDep, session: SessionDep, live: LiveDep) -> ModelInfo:
     """One model: what it takes, and whether it is ready."""
     found = get_model(session, model, caller)
     deployment = service.current_deployment(session, found)
@@ -92,7 +86,7 @@ def describe_model(
     return ModelInfo(
         name=found.name,
         created_at=found.created_at,
-        ready=deployment is not None and predicting.live.failure(model) is None,
+        ready=deployment is not None and live.failure(model) is None,
         version=version.number if version else None,
         deployment=deployment.id if deployment else None,
         signature=Signature.model_validate(version.signature) if version else None,
@@ -270,149 +264,3 @@ def list_deployments(
 def get_deployment(model: str, deployment: Number, session: SessionDep) -> DeploymentInfo:
     """One deployment."""
     return DeploymentInfo.model_validate(service.get_deployment(session, model, deployment))
-
-
-# ── Predictions ──────────────────────────────────────────────────────────────────────────────────
-
-INSTANCE_EXAMPLE: dict[str, Any] = {"distance": 1400, "carrier": "UA"}
-PREDICTION_ID_EXAMPLE = "ag42zdmdhmaaaaabaaaaaai5pgzv4r2tlo3hjqyx"
-
-
-class PredictRequest(BaseModel):
-    """Also the form of KServe V1 and TensorFlow Serving; their further fields are ignored."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"instances": [INSTANCE_EXAMPLE]}]})
-
-    # FailFast: a body of a million wrong rows would take a million error messages.
-    instances: Annotated[list[dict[str, Any]], FailFast()] = Field(
-        min_length=1, description="Rows: column name to value; null where a nullable column has no value."
-    )
-
-
-class PredictResponse(BaseModel):
-    """Predictions in the order of the instances; probabilities and classes for classifiers only."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "predictions": [False],
-                    "probabilities": [[0.83, 0.17]],
-                    "classes": [False, True],
-                    "prediction_ids": [PREDICTION_ID_EXAMPLE],
-                    "model": "flight-delays",
-                    "version": 1,
-                    "variant": "champion",
-                }
-            ]
-        }
-    )
-
-    predictions: list[bool | int | float | str]
-    probabilities: list[list[float]] | None = None
-    classes: list[bool | int | float | str] | None = None
-    prediction_ids: list[str] = Field(description="Keep them: feedback is sent by them.")
-    model: str
-    version: int
-    variant: Variant | None = Field(description="Null where a version or alias was asked for by name.")
-
-
-class PredictionInfo(BaseModel):
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "prediction_id": PREDICTION_ID_EXAMPLE,
-                    "at": "2026-11-23T08:00:00Z",
-                    "model": "flight-delays",
-                    "version": 1,
-                    "deployment": 1,
-                    "variant": "champion",
-                    "caller": "checkout-service",
-                    "request_id": "0f9b8c1d2e3f4a5b",
-                    "inputs": INSTANCE_EXAMPLE,
-                    "prediction": False,
-                    "probabilities": [0.83, 0.17],
-                }
-            ]
-        },
-    )
-
-    prediction_id: str
-    at: datetime
-    model: str
-    version: int
-    deployment: int | None
-    variant: Variant | None
-    caller: str
-    request_id: str | None
-    inputs: dict[str, Any]
-    prediction: bool | int | float | str
-    probabilities: list[float] | None
-
-
-_predict: dict[str, Any] = {
-    "tags": ["predictions"],
-    "response_model": PredictResponse,
-    "responses": problem_responses(404, 409, 503),
-}
-
-
-@router.post("/{model}:predict", **_predict)
-def predict(model: str, body: PredictRequest, caller: CallerDep, predicting: PredictingDep) -> Response:
-    """Predict with what is in service. Every row is answered as if it came alone, and recorded."""
-    answer = predicting.by_deployment(caller, model, body.instances)
-    if not predicting.has_shadow(model):
-        return JSONResponse(answer)
-    after = BackgroundTask(predicting.score_shadow, caller, model, body.instances)
-    return JSONResponse(answer, background=after)
-
-
-@router.post("/{model}/versions/{version}:predict", **_predict)
-def predict_with_version(
-    model: str,
-    version: Number,
-    body: PredictRequest,
-    caller: CallerDep,
-    database: DatabaseDep,
-    predicting: PredictingDep,
-) -> Response:
-    """Predict with one version, whether or not it is in service."""
-    with database.session_scope(write=False) as session:
-        found = get_version(session, model, version)
-    return JSONResponse(predicting.by_version(caller, found.id, body.instances))
-
-
-@router.post("/{model}/aliases/{alias}:predict", **_predict)
-def predict_with_alias(
-    model: str,
-    alias: str,
-    body: PredictRequest,
-    caller: CallerDep,
-    database: DatabaseDep,
-    predicting: PredictingDep,
-) -> Response:
-    """Predict with the version that an alias points at."""
-    with database.session_scope(write=False) as session:
-        _, found = get_alias(session, model, alias)
-    return JSONResponse(predicting.by_version(caller, found.id, body.instances))
-
-
-@predictions_router.get("/{prediction}", responses=problem_responses(404))
-def get_prediction(
-    prediction: str, caller: CallerDep, database: DatabaseDep, predicting: PredictingDep
-) -> PredictionInfo:
-    """A recorded prediction: its inputs, output, version and time. Clients see their own.
-
-    A prediction made on another machine can be seen once its journal is sealed (some seconds).
-    """
-    parsed = predicting.ids.parse(prediction)
-    if parsed is None:
-        raise prediction_not_found(prediction)
-    with database.session_scope(write=False) as session:
-        version = session.get(ModelVersion, parsed.version_id)
-    if version is None or not caller.may_touch(version.model):
-        raise prediction_not_found(prediction)
-    record = predicting.recall(caller, prediction, version.model, parsed.at)
-    return PredictionInfo.model_validate(record)

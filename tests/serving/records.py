@@ -3,7 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.serving.journal import PredictionRecord
+import msgspec
+
+from app.serving.journal import Journal
+from app.serving.records import PredictionRecord
 
 NOW = datetime(2026, 11, 23, 23, 59, 59, 900_000, tzinfo=UTC)
 """So late in the day that records of one test lie on both sides of midnight."""
@@ -19,8 +22,33 @@ def record(number: int, **changes: Any) -> PredictionRecord:
         "variant": "champion",
         "caller": "shop",
         "request_id": f"request-{number}",
+        "client_id": None,
         "inputs": {"distance": number, "carrier": None},
         "prediction": bool(number % 2),
         "probabilities": [0.25, 0.75],
     }
     return PredictionRecord(**facts | changes)
+
+
+def entry(*rows: PredictionRecord) -> bytes:
+    """The journal's line of a request whose rows these are."""
+    first = rows[0]
+    answer = {
+        "predictions": [row.prediction for row in rows],
+        "prediction_ids": [row.prediction_id for row in rows],
+        "model": first.model,
+        "version": first.version,
+        "variant": first.variant,
+    }
+    if first.probabilities is not None:
+        answer["probabilities"] = [row.probabilities for row in rows]
+    at = (first.at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    facts = {name: getattr(first, name) for name in ("caller", "request_id", "client_id", "deployment")}
+    inputs = [row.inputs for row in rows]
+    return msgspec.json.encode(facts | {"at": at, "inputs": inputs, "answer": answer}) + b"\n"
+
+
+def append(journal: Journal, *rows: PredictionRecord) -> None:
+    """Record requests of one row each."""
+    for row in rows:
+        journal.append(entry(row), 1)

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.datasets.engine import connect
 from app.db import Database
 from app.owned import OwnedFolder, Scratch
 from app.serving.journal import (
@@ -27,17 +28,14 @@ from app.serving.journal import (
     MAX_BATCH_SEGMENTS,
     Journal,
     ListedSegment,
-    PredictionRecord,
-    Selection,
     batches,
-    read_parquet,
-    read_spool,
-    write_parquet,
 )
 from app.serving.models import PredictionSegment
+from app.serving.records import PredictionRecord, Selection
+from app.serving.segments import read_parquet, read_spool, write_segments
 from app.store import ObjectMissing, Store
 from tests.client import Client
-from tests.serving.records import NOW, record
+from tests.serving.records import NOW, append, entry, record
 from tests.versions import journal_of, register, train_here
 
 ROW: dict[str, Any] = {
@@ -99,8 +97,10 @@ records = st.builds(
 @given(st.lists(records, min_size=1, max_size=5))
 def test_a_sealed_record_is_the_record_that_was_written(written: list[PredictionRecord]) -> None:
     with TemporaryDirectory() as folder:
-        path = write_parquet(written, Path(folder))
-        read = read_parquet([path], Path(folder), Selection(None, None, None, None))
+        spool = Path(folder) / "spool"
+        spool.write_bytes(b"".join(map(entry, written)))
+        paths = [Path(part.path) for part in write_segments(spool, Path(folder))]
+        read = read_parquet(paths, Path(folder), Selection(None, None, None, None))
     newest_first = sorted(written, key=lambda record: record.at, reverse=True)
     # repr tells True from 1, 1 from 1.0, and -0.0 from 0.0
     assert sorted(map(repr, read)) == sorted(map(repr, written))
@@ -109,7 +109,7 @@ def test_a_sealed_record_is_the_record_that_was_written(written: list[Prediction
 
 def test_a_record_of_many_megabytes_is_sealed(make_journal: Callable[[], Journal]) -> None:
     journal = make_journal()
-    journal.append([record(1, inputs={"note": "x" * 20_000_000}), record(2)])
+    append(journal, record(1, inputs={"note": "x" * 20_000_000}), record(2))
     journal.seal()
     assert [len(str(found.inputs.get("note"))) for found in journal.read("m")] == [4, 20_000_000]
 
@@ -124,9 +124,8 @@ def test_records_read_the_same_before_and_after_they_are_sealed(
     # Two models, two processes, and a midnight between the records.
     for number in range(0, 400, 10):
         writer = journal if number % 20 else other
-        writer.append(
-            [record(number), record(number + 1, model="n", version=2), record(number + 2, version=2)]
-        )
+        others = record(number + 1, model="n", version=2), record(number + 2, version=2)
+        append(writer, record(number), *others)
     queries: list[dict[str, Any]] = [
         {},
         {"limit": 1},
@@ -179,7 +178,7 @@ def test_sealing_while_writing_and_reading_neither_loses_nor_doubles_a_record(
     def write() -> None:
         while not sealed.is_set():
             number = next(numbers)
-            journal.append([record(number)])
+            append(journal, record(number))
             written.append(f"id-{number}")
             time.sleep(0.001)  # rest, so that a write may begin at any moment of a seal
 
@@ -207,7 +206,7 @@ def test_a_seal_that_was_interrupted_before_the_spool_was_deleted_doubles_nothin
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
     journal = make_journal()
-    journal.append([record(number) for number in range(5)])
+    append(journal, *map(record, range(5)))
     (spool,) = spools(tmp_path)
     content = spool.read_bytes()
     journal.seal()
@@ -222,13 +221,13 @@ def test_a_seal_that_fails_is_made_up_for_by_the_next(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
     journal = make_journal()
-    journal.append([record(1)])
+    append(journal, record(1))
     shutil.rmtree(tmp_path / "objects")
     (tmp_path / "objects").write_text("no folder")
     with pytest.raises(Exception, match="store did not do what was asked"):
         journal.seal()
     assert journal.read("m") == [record(1)]
-    journal.append([record(2)])
+    append(journal, record(2))
     (tmp_path / "objects").unlink()
     journal.seal()
     assert spools(tmp_path) == []
@@ -246,19 +245,23 @@ def test_many_small_segments_read_as_one_log(
         for number in range(made):
             # Each reaches back over many before it, as those of a slow process do.
             held = [record(number), record(-number, version=2)]
+            spool = folder / "spool"
+            spool.write_bytes(b"".join(map(entry, held)))
+            (part,) = write_segments(spool, folder)
             session.add(
                 PredictionSegment(
                     spool=f"gone/{number}",
                     model="m",
                     day=NOW.date(),
-                    digest=store.write_file(write_parquet(held, folder)).digest,
+                    digest=store.write_file(Path(part.path)).digest,
                     rows=len(held),
                     first_at=held[1].at,
                     last_at=held[0].at,
+                    has_client_ids=False,
                 )
             )
     scratch.close()
-    journal.append([record(made), record(10**6, model="n")])
+    append(journal, record(made), record(10**6, model="n"))
     numbers = {1: [*range(made, -1, -1)], 2: [*range(0, -made, -1)]}
     for version, expected in numbers.items():
         for limit in (None, 1, 5, made):
@@ -274,7 +277,10 @@ def test_many_small_segments_read_as_one_log(
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 50_000), max_size=30), st.none() | st.integers(1, 10**6), st.integers(0, 500))
 def test_a_query_reads_no_more_segments_than_it_must(rows: list[int], limit: int | None, small: int) -> None:
-    segments = [ListedSegment("s", "m", str(n), count, NOW) for n, count in enumerate([*rows, *[1] * small])]
+    segments = [
+        ListedSegment("s", "m", str(n), count, NOW, has_client_ids=False)
+        for n, count in enumerate([*rows, *[1] * small])
+    ]
     cut = list(batches(segments, limit))
     assert list(itertools.chain(*cut)) == segments
     enough = min(limit or MAX_BATCH_ROWS, MAX_BATCH_ROWS)
@@ -290,13 +296,13 @@ def test_a_limited_read_opens_no_segment_that_is_too_old_to_matter(
 ) -> None:
     journal = make_journal()
     for number in range(6):
-        journal.append([record(2 * number), record(2 * number + 1)])
+        append(journal, record(2 * number), record(2 * number + 1))
         journal.seal()
         if number == 2:
             shutil.rmtree(tmp_path / "objects" / "sha256")  # what is read of these raises ObjectMissing
     newest = ["id-11", "id-10", "id-9", "id-8", "id-7"]
     assert [found.prediction_id for found in journal.read("m", limit=5)] == newest
-    journal.append([record(12)])
+    append(journal, record(12))
     assert [found.prediction_id for found in journal.read("m", limit=6)] == ["id-12", *newest]
     with pytest.raises(ObjectMissing):
         journal.read("m", limit=8)
@@ -304,11 +310,44 @@ def test_a_limited_read_opens_no_segment_that_is_too_old_to_matter(
 
 def test_inputs_are_left_out_where_they_are_not_asked_for(make_journal: Callable[[], Journal]) -> None:
     journal = make_journal()
-    journal.append([record(1), record(2, prediction="late", probabilities=None)])
+    append(journal, record(1), record(2, prediction="late", probabilities=None))
     without = [record(2, prediction="late", probabilities=None, inputs={}), record(1, inputs={})]
     assert journal.read("m", with_inputs=False) == without
     journal.seal()
     assert journal.read("m", with_inputs=False) == without
+
+
+def test_segments_of_a_release_before_client_ids_are_read(tmp_path: Path) -> None:
+    spool, old = tmp_path / "spool", tmp_path / "old.parquet"
+    spool.write_bytes(entry(record(1)))
+    (part,) = write_segments(spool, tmp_path)
+    with connect(tmp_path) as connection:
+        connection.read_parquet(part.path).create_view("records")
+        connection.sql("SELECT * EXCLUDE client_id FROM records").write_parquet(str(old))
+    assert read_parquet([old], tmp_path, Selection()) == [record(1)]
+    spool.write_bytes(entry(record(2, client_id="order-4711")))
+    (new,) = write_segments(spool, tmp_path)
+    both = read_parquet([old, Path(new.path)], tmp_path, Selection())
+    assert both == [record(2, client_id="order-4711"), record(1)]
+    assert (part.has_client_ids, new.has_client_ids) == (False, True)
+
+
+def test_the_newest_request_under_a_clients_own_id_is_found(make_journal: Callable[[], Journal]) -> None:
+    journal, other = make_journal(), make_journal()
+
+    def found(*client_ids: str, touching: str = "mn") -> dict[str, list[str]]:
+        rows = journal.find_by_client_id(frozenset(client_ids), lambda model: model in touching)
+        return {name: [row.prediction_id for row in records] for name, records in rows.items()}
+
+    append(journal, record(1, client_id="a"), record(2, client_id="b"), record(3))
+    other.append(entry(record(4, client_id="c", model="n"), record(5, client_id="c", model="n")), 2)
+    append(other, record(6, client_id="a"))
+    for _ in range(3):  # all in spools, then the first process's sealed, then all
+        assert found("a", "b", "c", "d") == {"a": ["id-6"], "b": ["id-2"], "c": ["id-4", "id-5"]}
+        assert found("a", "c", touching="m") == {"a": ["id-6"]}
+        assert found("request-3", "id-1") == {}
+        journal.seal()
+        journal, other = other, journal
 
 
 def test_a_path_is_no_pattern(
@@ -317,7 +356,7 @@ def test_a_path_is_no_pattern(
     scratch = Scratch(tmp_path / "scratch")
     store = Store("", folder=tmp_path / "it's [o]*" / "version=7", scratch=scratch)
     journal = Journal(tmp_path / "journal", database, store, scratch, seal_seconds=60)
-    journal.append([record(1)])
+    append(journal, record(1))
     journal.seal()
     assert journal.read("m") == [record(1)]
     journal.stop()
@@ -328,7 +367,7 @@ def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
     journal = make_journal()
-    journal.append([record(1)])
+    append(journal, record(1))
     (own,) = spools(tmp_path)
     line = own.read_bytes()
     folder = tmp_path / "journal" / "spool"
@@ -364,7 +403,7 @@ def leave_behind(folder: Path, content: bytes) -> Path:
 
 def test_a_torn_last_line_is_left_out(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
     journal = make_journal()
-    journal.append([record(1), record(2)])
+    append(journal, record(1), record(2))
     (own,) = spools(tmp_path)
     lines = own.read_bytes()
     journal.seal()
@@ -384,7 +423,7 @@ def test_what_dead_processes_left_is_sealed_once_by_many(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
     first = make_journal()
-    first.append([record(0)])
+    append(first, record(0))
     (own,) = spools(tmp_path)
     line = own.read_bytes()
     for number in range(1, 21):
@@ -407,7 +446,7 @@ from app.db import Database
 from app.owned import Scratch
 from app.serving.journal import Journal
 from app.store import Store
-from tests.serving.records import record
+from tests.serving.records import append, entry, record
 
 folder = Path(sys.argv[1])
 scratch = Scratch(folder / "scratch")
@@ -428,7 +467,7 @@ def test_the_records_of_a_killed_process_are_sealed_exactly_once(
     script = """
 journal.start()
 for number in itertools.count():
-    journal.append([record(number)])
+    append(journal, record(number))
     print(f"id-{number}", flush=True)  # the answer
 """
     journal = make_journal()
@@ -464,24 +503,24 @@ _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 def room(size):  # the disk takes files up to this size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
-def append(*numbers):
+def request(*numbers):
     before = LOST._value.get()
-    journal.append([record(number) for number in numbers])
+    journal.append(entry(*map(record, numbers)), len(numbers))
     print("appended", *numbers, int(LOST._value.get() - before), bool(journal.problem))
 
-append(1)
+request(1)
 (spool,) = (folder / "journal").rglob("*.ndjson")
 line = spool.stat().st_size
-room(int(line * 2.5))
-append(2, 3)  # takes a part of the second line only
-room(int(line * 2.8))
-append(4, 5)
+room(int(line * 1.5))
+request(2, 3)  # takes a part of the line only
+room(int(line * 1.8))
+request(4, 5)
 room(line * 10)
-append(6)
+request(6)
 room(spool.stat().st_size)
-append(7)
+request(7)
 room(line * 10)
-append(8)
+request(8)
 """
     with start_process(script, tmp_path, database.url) as process:
         output, _ = process.communicate()

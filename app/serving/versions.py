@@ -1,0 +1,90 @@
+"""A model version in memory: what it takes, and the scorer that answers."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import AppError
+from app.registry.models import ModelVersion
+from app.registry.signature import Signature
+from app.serving.batching import Batches
+from app.serving.compiled import CompiledScorer, Steps
+from app.serving.rows import RowReader
+from app.store import Store, StoreFault
+
+
+class VersionNotServable(AppError):
+    """The version's artifact cannot be read (503)."""
+
+    status = 503
+
+
+class Scorer(Protocol):
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, features) → (n, classes) probabilities, or (n, 1) values of a regression.
+
+        A row's scores are the same bits in every batch.
+        """
+
+    def steps(self, matrix: NDArray[np.float64]) -> Steps:
+        """What one row, of shape (1, features), becomes on its way to the answer."""
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    id: int
+    model: str
+    number: int
+    signature: Signature
+    scorer: Scorer
+
+    @cached_property
+    def compiled(self) -> CompiledScorer | None:
+        """The scorer where it takes microseconds a row and needs no thread."""
+        return self.scorer if isinstance(self.scorer, CompiledScorer) else None
+
+    @cached_property
+    def reader(self) -> RowReader:
+        return RowReader(self.signature)
+
+    @cached_property
+    def batches(self) -> Batches:
+        return Batches(self.scorer.score)
+
+    @cached_property
+    def label_texts(self) -> list[bytes]:
+        """The classes as JSON, in the order of the probabilities; empty for a regression."""
+        return [msgspec.json.encode(label) for label in self.signature.classes or ()]
+
+    def labels(self, scores: NDArray[np.float64]) -> list[Any]:
+        """Each row's prediction: the value, or the most probable class, the first of equals."""
+        classes = self.signature.classes
+        if classes is None:
+            return list(scores[:, 0].tolist())
+        return [classes[index] for index in scores.argmax(axis=1)]
+
+
+def load_version(row: ModelVersion, store: Store) -> LoadedVersion:
+    """The version, loaded and warm. Raises VersionNotServable."""
+    try:
+        signature = Signature.model_validate(row.signature)
+        # The store checks the digest against the registry's: these are bytes that a worker wrote.
+        if row.scorer_digest is not None:
+            scorer: Scorer = CompiledScorer.from_bytes(store.read(row.scorer_digest))
+        else:
+            from app.serving.native import NativeScorer  # scikit-learn is for those that need it
+
+            scorer = NativeScorer(store.read(row.artifact_digest), signature)
+        version = LoadedVersion(row.id, row.model, row.number, signature, scorer)
+        scorer.score(version.reader.encode([row.example]).matrix)  # warm before anybody waits for it
+    except Exception as error:  # whatever another release's artifact raises, the other models go on
+        reason = error.detail if isinstance(error, StoreFault) else f"{type(error).__name__}: {error}."
+        raise VersionNotServable(
+            "version_not_loadable",
+            f"Version {row.number} of model {row.model!r} cannot be loaded. {reason}",
+        ) from error
+    return version
