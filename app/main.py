@@ -12,77 +12,67 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import RedirectResponse
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.types import Receive, Scope, Send
 
 from app import telemetry
 from app.access.caller import Caller
 from app.access.key_ring import KeyRing
-from app.access.policy import POLICY, Permission, Role, roles_with
+from app.access.policy import Role
 from app.access.route import GuardedRoute
 from app.datasets.router import router as datasets_router
 from app.datasets.router import upload_router
 from app.db import Database
 from app.events.router import router as events_router
-from app.http.problems import Problem, add_error_handlers, problem_responses
+from app.http.problems import add_error_handlers
 from app.keys.router import router as keys_router
 from app.monitoring.router import feedback_router, history_router
 from app.monitoring.router import router as monitoring_router
+from app.openapi import add_documentation
 from app.owned import Scratch
 from app.registry.router import router as registry_router
+from app.serving.batch_router import router as batch_router
+from app.serving.express import Express
 from app.serving.journal import Journal
 from app.serving.live import LiveTable
+from app.serving.predict_router import predictions_router
+from app.serving.predict_router import router as predict_router
 from app.serving.predicting import Predicting
 from app.serving.prediction_ids import PredictionIds, ensure_signing_key
-from app.serving.router import PREDICTION_ID_EXAMPLE, predictions_router
+from app.serving.protocols.mlflow_router import router as mlflow_router
+from app.serving.protocols.oip_router import router as oip_router
 from app.serving.router import router as serving_router
 from app.settings import Settings
 from app.store import Store
 from app.training.router import algorithms_router
 from app.training.router import router as training_router
 
-SUMMARY = "One self-hosted server for the whole life of a tabular machine-learning model."
-DESCRIPTION = """
-Upload a data version → train → evaluate → promote → predict → send feedback → watch for drift → retrain →
-promote, or roll back. Follow the sections below from top to bottom to run the loop by hand: press
-**Authorize**, paste your key, and use *Try it out*.
-
-Errors are `application/problem+json` (RFC 9457) with a stable `code`. Lists are pages: pass `next` as
-`cursor`. Any POST that creates may carry an `Idempotency-Key` and then be repeated safely.
-"""
-
-TAGS = {
-    "datasets": "1 · Upload data. A version is immutable, and named by the digest of its bytes.",
-    "training": "2 · Train a model on a data version, and follow the run.",
-    "models": "3 · See what came out: versions, their signature and their evaluation.",
-    "deployments": "4 · Promote a version into service, or roll back. Nothing is overwritten.",
-    "predictions": "5 · Predict. Every row is recorded under an id.",
-    "feedback": "6 · Tell what came true.",
-    "monitoring": "7 · Watch drift and performance; then train again on newer data.",
-    "events": "Who changed what, and when.",
-    "keys": "API keys and their roles.",
-    "operations": "For those who run the server.",
-}
-
 log = structlog.get_logger()
 operations = APIRouter(tags=["operations"], route_class=GuardedRoute)
+
+
+class Application(FastAPI):
+    """The web application, and ahead of it, for plain predict requests, the express lane."""
+
+    def __init__(self, **configuration: Any) -> None:
+        super().__init__(**configuration)
+        self.express = Express(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.express(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over ``settings``, by default those of the environment."""
     settings = settings or Settings()
     telemetry.configure_logging(settings.log_format)
-    app = FastAPI(
+    app = Application(
         title="Roundhouse",
-        summary=SUMMARY,
-        description=DESCRIPTION,
         version=version("roundhouse"),
-        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         lifespan=_lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}",
@@ -96,8 +86,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         training_router,
         algorithms_router,
         serving_router,
+        predict_router,
         registry_router,
         predictions_router,
+        batch_router,
+        oip_router,
+        mlflow_router,
         feedback_router,
         history_router,
         monitoring_router,
@@ -106,16 +100,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         operations,
     ):
         app.include_router(router)
-    # Swagger UI comes from a package, not from a CDN: the docs work without the internet.
-    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    app.add_route("/docs", _docs, include_in_schema=False)
-    app.add_route("/", lambda _: RedirectResponse("docs"), include_in_schema=False)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
+    add_documentation(app)
+    app.add_route("/", _front_door, include_in_schema=False)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: Application) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     state.database = Database(settings.sqlalchemy_url)
@@ -124,7 +115,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.scratch = Scratch(settings.scratch)
     state.store = Store(settings.store_url, folder=settings.home / "objects", scratch=state.scratch)
     state.key_ring = KeyRing(state.database)
-    state.live = LiveTable(state.database, state.store, poll_seconds=settings.live_poll_seconds)
+    state.live = LiveTable(
+        state.database,
+        state.store,
+        poll_seconds=settings.live_poll_seconds,
+        expiry_seconds=settings.metrics_expiry_seconds,
+    )
     journal = Journal(
         settings.journal,
         state.database,
@@ -135,17 +131,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with state.database.session_scope() as session:
         secret = ensure_signing_key(session, Caller("server", Role.ADMIN, datetime.now(UTC)))
     state.predicting = Predicting(
-        state.live, journal, PredictionIds(secret), max_instances=settings.max_instances
+        state.live,
+        journal,
+        PredictionIds(secret),
+        max_instances=settings.max_instances,
+        shares=settings.journal_shares,
     )
+    await run_in_threadpool(state.key_ring.start)
     await run_in_threadpool(state.live.start)
     journal.start()
+    app.express.open(state.predicting, state.key_ring)
     try:
         yield
     finally:
         await run_in_threadpool(state.live.stop)
+        await run_in_threadpool(state.key_ring.stop)
         await run_in_threadpool(journal.stop)
         state.scratch.close()
         state.database.dispose()
+
+
+def _front_door(request: Request) -> Response:
+    """A person finds the documentation; KServe's client asks here whether the server lives."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("docs")
+    return JSONResponse({"status": "alive"})
 
 
 def _end_with_parent() -> None:
@@ -221,109 +231,7 @@ def _check(ping: Any) -> str:
     response_class=Response,
     responses={200: {"description": "Prometheus's text form.", "content": {"text/plain": {}}}},
 )
-def metrics() -> Response:
-    """Counters and histograms for Prometheus."""
-    return Response(telemetry.render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-# ── Documentation ──────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _docs(request: Request) -> Response:
-    return get_swagger_ui_html(
-        openapi_url=request.scope.get("root_path", "") + "/openapi.json",
-        title="Roundhouse",
-        swagger_js_url="docs/assets/swagger-ui-bundle.js",
-        swagger_css_url="docs/assets/swagger-ui.css",
-        swagger_favicon_url="docs/assets/favicon.png",
-        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
-    )
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with what the policy and the error handlers know added to every operation."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            summary=app.summary,
-            description=app.description,
-            tags=app.openapi_tags,
-            routes=app.routes,
-        )
-        schemas = document["components"]["schemas"]
-        schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schemas["Problem"].pop("$defs")
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        for name, examples in _examples().items():
-            if name in schemas:
-                schemas[name]["examples"] = examples
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, operations_at in document["paths"].items():
-            for method, operation in operations_at.items():
-                _complete(operation, method, POLICY.get((method.upper(), path), ()))
-        document["paths"] = dict(sorted(document["paths"].items(), key=_place_in_life_cycle))
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def _examples() -> dict[str, list[Any]]:
-    """The examples of every model by the name of its schema; FastAPI leaves out what is null in them."""
-    found: dict[str, list[Any]] = {}
-    models = list(BaseModel.__subclasses__())
-    while models:
-        model = models.pop()
-        models += model.__subclasses__()
-        extra = model.model_config.get("json_schema_extra")
-        if isinstance(extra, dict) and isinstance(examples := extra.get("examples"), list):
-            found[model.__name__] = examples
-    pages = {f"Page_{name}_": [{"items": examples, "next": None}] for name, examples in found.items()}
-    return found | pages
-
-
-def _place_in_life_cycle(item: tuple[str, dict[str, Any]]) -> int:
-    operation = next(iter(item[1].values()))
-    return list(TAGS).index(operation["tags"][0])
-
-
-def _complete(operation: dict[str, Any], method: str, permissions: tuple[Permission, ...]) -> None:
-    statuses = {422} if operation.get("parameters") or "requestBody" in operation else set()
-    operation["responses"].pop("422", None)
-    if Permission.PUBLIC not in permissions:
-        roles = ", ".join(f"`{role}`" for role in roles_with(permissions))
-        operation["description"] = f"{operation.get('description', '')}\n\nRoles: {roles}."
-        operation["security"] = [{"key": []}]
-        statuses |= {401, 403, 503}
-    for parameter in operation.get("parameters", ()):
-        if parameter["in"] == "path":
-            parameter["example"] = PATH_EXAMPLES[parameter["name"]]
-    if "requestBody" in operation:
-        statuses |= {400, 413}
-    takes_file = (
-        "application/json" not in operation.get("requestBody", {"content": ["application/json"]})["content"]
-    )
-    if method == "post" and {"201", "202"} & operation["responses"].keys() and not takes_file:
-        statuses |= {409, 422}
-        operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
-    described = {str(status): response for status, response in problem_responses(*statuses).items()}
-    operation["responses"] = dict(sorted((described | operation["responses"]).items()))
-
-
-PATH_EXAMPLES = {
-    "dataset": "flights",
-    "version": 1,
-    "run": 1,
-    "model": "flight-delays",
-    "alias": "stable",
-    "deployment": 1,
-    "prediction": PREDICTION_ID_EXAMPLE,
-    "key": "checkout-service",
-}
-IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Repeat the request with the same key to get the first answer again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
-}
+def metrics(request: Request) -> Response:
+    """Counters and histograms for Prometheus, of all processes of this server."""
+    content = telemetry.render_metrics(request.app.state.live.is_expired)
+    return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")

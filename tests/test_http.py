@@ -338,5 +338,7 @@ def test_the_callers_text_is_not_sent_back_without_bound(shared: Client) -> None
 
 
 def test_the_front_door_leads_to_the_documentation(shared: Client) -> None:
-    answer = shared.get("/", headers={"authorization": ""})
-    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+    page = shared.get("/", headers={"authorization": "", "accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, page.headers["location"]) == (307, "docs")
+    program = shared.get("/", headers={"authorization": ""})
+    assert (program.status_code, program.json()) == (200, {"status": "alive"})

@@ -9,18 +9,23 @@ import httpx
 import jsonschema_rs
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 
 from app.access.policy import POLICY, Permission
 from app.datasets.ingest import MediaType
-from app.http.problems import PROBLEM_TYPE
-from app.main import TAGS, create_app
+from app.http.problems import PROBLEM_TYPE, protocol_error
+from app.main import create_app
+from app.openapi import TAGS
 from tests.client import ADMIN_KEY, Client
 from tests.conftest import Start, make_settings, running_server, running_worker
 
 MAX_EXAMPLES = 15
+OWN_FORM = {("/readyz", "503"), ("/v2/health/ready", "503")}
+"""Answers that are no errors, although something is not as it should be."""
+
 LIFE_CYCLE = [
-    "datasets", "training", "models", "deployments", "predictions", "feedback", "monitoring",
+    "datasets", "training", "models", "deployments", "predictions", "models in service", "feedback",
+    "monitoring",
 ]  # fmt: skip
 
 DOCUMENT: dict[str, Any] = create_app(make_settings(Path())).openapi()
@@ -109,7 +114,7 @@ def test_what_is_answered_has_an_example_that_holds(
 
 
 @every_operation
-def test_every_error_is_documented_as_a_problem(path: str, method: str, operation: dict[str, Any]) -> None:
+def test_every_error_is_documented_in_its_form(path: str, method: str, operation: dict[str, Any]) -> None:
     expected = set()
     if Permission.PUBLIC not in POLICY[method.upper(), path]:
         expected |= {"401", "403", "503"}
@@ -119,9 +124,16 @@ def test_every_error_is_documented_as_a_problem(path: str, method: str, operatio
         expected |= {"413"}
     assert expected <= operation["responses"].keys()
     for status, response in operation["responses"].items():
-        if status >= "400" and (path, status) != ("/readyz", "503"):  # which has a form of its own
-            assert response["content"][PROBLEM_TYPE]["schema"] == {"$ref": "#/components/schemas/Problem"}
-            assert list(response["content"]) == [PROBLEM_TYPE]
+        if status < "400" or (path, status) in OWN_FORM:
+            continue
+        (media_type,) = response["content"]
+        own = protocol_error(path, int(status), "")
+        assert media_type == ("application/json" if own else PROBLEM_TYPE)
+        media = response["content"][media_type]
+        if own:
+            assert media["schema"]["required"] == list(own)
+        else:
+            assert media["schema"] == {"$ref": "#/components/schemas/Problem"}
 
 
 @pytest.mark.parametrize("name", DOCUMENT["components"]["schemas"])
@@ -170,23 +182,30 @@ def test_the_documentation_asks_no_other_host(served: Client) -> None:
     assert "//" not in re.sub(r"https?://127\.0\.0\.1:\d+", "", "".join(addresses))
 
 
-def test_the_document_is_served(served: Client) -> None:
-    assert served.get("/openapi.json").json() == DOCUMENT
+def test_the_document_is_served_to_everybody(served: Client) -> None:
+    assert served.get("/openapi.json", headers={"authorization": ""}).json() == DOCUMENT
 
 
 # ── The promises ─────────────────────────────────────────────────────────────────────────────────
 
-CONFIG = schemathesis.Config.from_dict(
-    {
-        "seed": 1,
-        "generation": {"max-examples": MAX_EXAMPLES, "deterministic": True},
-        "auth": {"openapi": {"key": {"bearer": ADMIN_KEY}}},
-        # What the schema allows, a rule may refuse: a row must fit the model's signature, a target must be a
-        # column of the data. Every other check that Schemathesis has is on.
-        "checks": {"positive_data_acceptance": {"enabled": False}},
-    }
+CONFIG: dict[str, Any] = {
+    "seed": 1,
+    "generation": {"max-examples": MAX_EXAMPLES, "deterministic": True},
+    "auth": {"openapi": {"key": {"bearer": ADMIN_KEY}}},
+}
+# What the schema allows, a rule may refuse: a row must fit the model's signature, a target must be a column
+# of the data. Every other check that Schemathesis has is on.
+LENIENT = CONFIG | {"checks": {"positive_data_acceptance": {"enabled": False}}}
+# No JSON body may hold U+0000, which PostgreSQL cannot store.
+STRICT = CONFIG | {"generation": CONFIG["generation"] | {"allow-x00": False}}
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config.from_dict(LENIENT))
+
+few_examples = settings(
+    max_examples=MAX_EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
-SCHEMA = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
 
 
 @schemathesis.serializer(MediaType.NDJSON, MediaType.PARQUET, MediaType.ARROW_STREAM)
@@ -196,14 +215,25 @@ def serialize_file(context: schemathesis.SerializationContext, value: Any) -> by
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=MAX_EXAMPLES,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@few_examples
 def test_the_server_keeps_what_the_document_says(case: "schemathesis.Case[Any]", served: Client) -> None:
     case.call_and_validate(base_url=str(served.base_url))
+
+
+@pytest.mark.parametrize("mode", schemathesis.GenerationMode)
+def test_a_model_answers_just_what_its_document_allows(
+    served: Client, mode: schemathesis.GenerationMode
+) -> None:
+    document = served.get("/v1/models/flight-delays/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document, config=schemathesis.Config.from_dict(STRICT))
+    operation = schema["/v1/models/flight-delays:predict"]["POST"]
+
+    @few_examples
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: "schemathesis.Case[Any]") -> None:
+        case.call_and_validate(base_url=str(served.base_url))
+
+    check()
 
 
 def test_the_examples_can_be_tried_one_after_the_other(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
@@ -28,13 +29,26 @@ ALLOWED = {
     "client": {
         "GET /v1/models",
         "GET /v1/models/{model}",
+        "GET /v1/models/{model}/openapi.json",
         "POST /v1/models/{model}:predict",
         "POST /v1/models/{model}/versions/{version}:predict",
         "POST /v1/models/{model}/aliases/{alias}:predict",
         "GET /v1/predictions/{prediction}",
         "POST /v1/feedback",
+        "POST /invocations",
+        "POST /v1/models/{model}/invocations",
+        "GET /v2/models/{model}",
+        "GET /v2/models/{model}/ready",
+        "GET /v2/models/{model}/config",
+        "POST /v2/models/{model}/infer",
+        "GET /v2/models/{model}/versions/{version}",
+        "GET /v2/models/{model}/versions/{version}/ready",
+        "GET /v2/models/{model}/versions/{version}/config",
+        "POST /v2/models/{model}/versions/{version}/infer",
+        "POST /v2/repository/index",
     },
-    "viewer": {f"GET {path}" for method, path in POLICY if method == "GET" and "/keys" not in path},
+    "viewer": {f"GET {path}" for method, path in POLICY if method == "GET" and "/keys" not in path}
+    | {"POST /v1/predictions/{prediction}:replay", "POST /v2/repository/index"},
 }
 ALLOWED["scientist"] = (
     ALLOWED["client"]
@@ -44,6 +58,8 @@ ALLOWED["scientist"] = (
         "POST /v1/datasets/{dataset}/versions",
         "POST /v1/training-runs",
         "POST /v1/training-runs/{run}:cancel",
+        "POST /v1/models/{model}/batch-predictions",
+        "POST /v1/batch-predictions/{batch}:cancel",
     }
 )
 ALLOWED["engineer"] = ALLOWED["scientist"] | {
@@ -51,6 +67,8 @@ ALLOWED["engineer"] = ALLOWED["scientist"] | {
     "POST /v1/models/{model}:rollback",
     "PUT /v1/models/{model}/aliases/{alias}",
     "DELETE /v1/models/{model}/aliases/{alias}",
+    "POST /v2/repository/models/{model}/load",
+    "POST /v2/repository/models/{model}/unload",
 }
 ALLOWED["admin"] = {f"{method} {path}" for method, path in POLICY}
 
@@ -78,6 +96,22 @@ def clients(shared: Client) -> dict[str, Client]:
     return {role: shared.as_role(role) for role in Role}
 
 
+def refusal(path: str, answer: httpx.Response, code: str) -> str:
+    """What a refusal says, which must have the form of the path's protocol."""
+    body: dict[str, str] = answer.json()
+    if path.startswith("/v2"):
+        assert answer.headers["content-type"] == "application/json"
+        assert list(body) == ["error"]
+        return body["error"]
+    if path.endswith("/invocations"):
+        assert answer.headers["content-type"] == "application/json"
+        assert list(body) == ["error_code", "message"]
+        return body["message"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body["code"] == code
+    return body["detail"]
+
+
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_a_role_reaches_a_route_only_if_it_may(
@@ -90,6 +124,7 @@ def test_a_role_reaches_a_route_only_if_it_may(
         run=999_999,
         alias="none",
         deployment=999_999,
+        batch=999_999,
         prediction="none",
         key="none",
     )
@@ -98,10 +133,8 @@ def test_a_role_reaches_a_route_only_if_it_may(
         assert answer.status_code not in (401, 403), answer.text
     else:
         assert answer.status_code == 403
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.json()["code"] == "role_not_allowed"
-        needed = roles_with(POLICY[method, path])
-        assert all(name in answer.json()["detail"] for name in needed)
+        told = refusal(path, answer, "role_not_allowed")
+        assert all(name in told for name in roles_with(POLICY[method, path]))
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
@@ -109,8 +142,7 @@ def test_no_route_answers_without_a_key(shared: Client, method: str, path: str) 
     answer = shared.request(method, path, headers={"authorization": ""})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["code"] == "key_missing"
+    assert "Bearer <key>" in refusal(path, answer, "key_missing")
 
 
 @pytest.mark.parametrize("authorization", [b"Bearer wrong", b"Basic abc", b"Bearer", "Bearer é".encode()])

@@ -1,0 +1,409 @@
+"""Columns and rows in bulk: Arrow streams, CSV and NDJSON, read, scored and written part by part.
+
+No more of a body is in memory than a part of it. The answer waits in a scratch file until the last row is
+known to be good, so a wrong row is a plain 422, and a client may write all of its body before it reads.
+"""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import msgspec
+import numpy as np
+from fastapi import Request, Response
+from numpy.typing import NDArray
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from app.access.caller import Caller
+from app.datasets.faults import fault
+from app.datasets.ingest import MediaType
+from app.errors import InputError, InvalidInput
+from app.owned import Scratch
+from app.serving.live import Target
+from app.serving.predicting import Answer, Predicting
+from app.serving.protocols.arrow_ipc import (
+    END_OF_STREAM,
+    Batch,
+    BatchReader,
+    write_batch,
+    write_start,
+    write_stream,
+)
+from app.serving.protocols.columns import Kind, Values, encode_columns
+from app.serving.protocols.row_readers import CsvReader, NdjsonReader, Row
+from app.serving.rows import Rows
+from app.serving.versions import LoadedVersion
+from app.store import CHUNK_BYTES, read_chunks
+
+JSON = "application/json"
+BULK = (MediaType.ARROW_STREAM, MediaType.CSV, MediaType.NDJSON)
+PIECE_BYTES = 256 * 1024
+"""How much of a body is read at once."""
+PART_ROWS, ARROW_PART_ROWS = 1000, 10_000
+"""How many rows at most are encoded, scored and recorded together."""
+MAX_BATCH_ROWS = 1_000_000
+
+
+_ID = "ag42zdmdhmaaaaabaaaaaai5pgzv4r2tlo3hjqyx"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BODIES: dict[str, dict[str, Any]] = {
+    MediaType.CSV: {"schema": {"type": "string"}, "example": "distance,carrier\n1400,UA\n"},
+    MediaType.NDJSON: {"schema": {"type": "string"}, "example": '{"distance": 1400, "carrier": "UA"}\n'},
+    MediaType.ARROW_STREAM: _BINARY,
+}
+"""The bodies of requests, and of answers, for the documentation."""
+ANSWERS: dict[str, dict[str, Any]] = {
+    MediaType.CSV: {
+        "schema": {"type": "string"},
+        "example": f"prediction,probability_false,probability_true,prediction_id\nfalse,0.83,0.17,{_ID}\n",
+    },
+    MediaType.NDJSON: {
+        "schema": {"type": "string"},
+        "example": f'{{"prediction":false,"prediction_id":"{_ID}","probabilities":[0.83,0.17]}}\n',
+    },
+    MediaType.ARROW_STREAM: _BINARY,
+}
+
+
+def media_type_of(request: Request) -> str:
+    """The body's type, without its parameters; Arrow streams, CSV and NDJSON are for ``respond``."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def answer_type_of(request: Request, default: str) -> str:
+    """The first of the types in ``Accept`` that an answer can have."""
+    names = (part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(","))
+    return next((name for name in names if name in WRITERS), default)
+
+
+async def respond(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:
+    """Answer a body of one of the ``BULK`` types, in its own type unless ``Accept`` names another.
+
+    Raises InvalidInput with the row of the first fault; rows before it are recorded then, but not answered.
+    """
+    media_type = media_type_of(request)
+    settings, scratch = request.app.state.settings, request.app.state.scratch
+    reader = _reader(media_type, target.version, settings.max_request_bytes, settings.max_instances)
+    form = answer_type_of(request, media_type)
+    writer = WRITERS[form](target, settings.max_instances)
+    background: BackgroundTask | None = None
+    with ExitStack() as stack:
+        spool = _Spool(scratch, stack)
+        async for rows in _read(request, reader):
+            if background is not None:  # kept for after the answer, the rows of every part would be in memory
+                await background()
+            answer = await predicting.answer_rows(target, caller, rows, protocol=PROTOCOLS[media_type])
+            background = answer.background
+            await run_in_threadpool(_write, spool, writer, answer)
+        if writer.rows == 0:
+            raise fault("empty_table", "The body holds no rows. Send at least one.")
+        spool.write(writer.end())
+        return spool.send(form, _headers(target), background)
+
+
+def _write(spool: "_Spool", writer: "_Writer", answer: Answer) -> None:
+    spool.write(writer.write(answer))
+
+
+def format_answer(request: Request, answer: Answer) -> Response:
+    """The answer to a JSON request, in the type that ``Accept`` names."""
+    form = answer_type_of(request, JSON)
+    if form == JSON:
+        return Response(answer.body, media_type=JSON, background=answer.background)
+    writer = WRITERS[form](answer.target, len(answer.prediction_ids))
+    content = writer.write(answer) + writer.end()
+    return Response(content, 200, _headers(answer.target), form, answer.background)
+
+
+def _headers(target: Target) -> dict[str, str]:
+    """Who answered, for the formats that have no place for it."""
+    version = target.version
+    variant = {"x-variant": str(target.variant)} if target.variant else {}
+    return {"x-model": version.model, "x-model-version": str(version.number), **variant}
+
+
+class _Spool:
+    """An answer in the making: in memory while it is small, then in a scratch file."""
+
+    def __init__(self, scratch: Scratch, stack: ExitStack) -> None:
+        self._scratch = scratch
+        self._stack = stack
+        self._begun: list[bytes] = []
+        self._size = 0
+        self._file: IO[bytes] | None = None
+        self._path = Path()
+
+    def write(self, content: bytes) -> None:
+        self._size += len(content)
+        if self._file is not None:
+            self._file.write(content)
+            return
+        self._begun.append(content)
+        if self._size > CHUNK_BYTES:
+            self._path = self._stack.enter_context(self._scratch.folder()) / "answer"
+            self._file = self._stack.enter_context(self._path.open("wb"))
+            self._file.writelines(self._begun)
+            self._begun.clear()
+
+    def send(self, media_type: str, headers: dict[str, str], background: BackgroundTask | None) -> Response:
+        if self._file is None:
+            return Response(b"".join(self._begun), 200, headers, media_type, background)
+        self._file.close()
+        headers["content-length"] = str(self._size)
+        content = _send(self._path, self._stack.pop_all())
+        return StreamingResponse(content, 200, headers, media_type, background)
+
+
+def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
+    with open_until_sent:
+        yield from read_chunks(path)
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Reader(Protocol):
+    """Gives the rows of a body that comes in pieces, encoded, in parts."""
+
+    def feed(self, piece: bytes) -> list[Rows]: ...
+
+    def end(self) -> list[Rows]: ...
+
+
+async def _read(request: Request, reader: _Reader) -> AsyncIterator[Rows]:
+    piece = bytearray()
+    async for received in request.stream():
+        piece += received
+        if len(piece) >= PIECE_BYTES:
+            for rows in await run_in_threadpool(reader.feed, bytes(piece)):
+                yield rows
+            piece.clear()
+    for rows in await run_in_threadpool(lambda: reader.feed(bytes(piece)) + reader.end()):
+        yield rows
+
+
+class _RowReader:
+    """Rows of CSV or NDJSON, in parts of at most ``part`` rows."""
+
+    def __init__(self, version: LoadedVersion, source: CsvReader | NdjsonReader, part: int) -> None:
+        self._version = version
+        self._source = source
+        self._part = part
+        self._read = 0
+
+    def feed(self, piece: bytes) -> list[Rows]:
+        return self._encode(self._source.feed(piece))
+
+    def end(self) -> list[Rows]:
+        return self._encode(self._source.end())
+
+    def _encode(self, rows: list[Row]) -> list[Rows]:
+        return [self._encode_part(rows[at : at + self._part]) for at in range(0, len(rows), self._part)]
+
+    def _encode_part(self, rows: list[Row]) -> Rows:
+        reader = self._version.reader
+        try:
+            encoded = reader.read(msgspec.json.encode({"instances": rows})) or reader.encode(
+                rows, root="rows"
+            )
+        except InvalidInput as error:
+            raise _renumbered(error, self._read + 1) from None
+        self._read += len(rows)
+        return encoded
+
+
+def _renumbered(error: InvalidInput, first: int) -> InvalidInput:
+    """The error of a part, with the numbers of its rows in the body, which count from 1."""
+    errors = []
+    for fault_ in error.errors:
+        _, root, row, *rest = fault_.pointer.split("/")
+        errors.append(InputError("/".join(["", root, str(int(row) + first), *rest]), fault_.detail))
+    told = f"The rows do not fit the model's signature. {errors[0].pointer}: {errors[0].detail}"
+    return InvalidInput(error.code, told, errors=errors)
+
+
+class _ArrowReader:
+    """The record batches of an Arrow stream, in parts of at most ``part`` rows."""
+
+    def __init__(self, version: LoadedVersion, source: BatchReader, part: int, max_bytes: int) -> None:
+        self._signature = version.signature
+        self._max_bytes = max_bytes
+        self._source = source
+        self._part = part
+        self._read = 0
+
+    def feed(self, piece: bytes) -> list[Rows]:
+        return [rows for batch in self._source.feed(piece) for rows in self._encode(batch)]
+
+    def end(self) -> list[Rows]:
+        self._source.end()
+        return []
+
+    def _encode(self, batch: Batch) -> Iterator[Rows]:
+        for start in range(0, batch.rows, self._part):
+            rows = slice(start, min(start + self._part, batch.rows))
+            columns = {name: column.part(rows) for name, column in batch.columns.items()}
+            matrix = encode_columns(self._signature, columns, rows.stop - start, first=self._read)
+            self._read += len(matrix)
+            plain = {name: column.plain() for name, column in columns.items()}
+            if sum(values.text_size for values in plain.values()) > self._max_bytes:
+                raise fault(
+                    "batch_too_large",
+                    f"The texts of {len(matrix)} rows take more than {self._max_bytes} bytes, as entries of "
+                    "a dictionary are long. Shorten them.",
+                )
+            yield Rows.of_arrow(matrix, write_stream(plain))
+
+
+def _reader(media_type: str, version: LoadedVersion, max_bytes: int, max_rows: int) -> _Reader:
+    if media_type == MediaType.ARROW_STREAM:
+        batches = BatchReader(max_batch_bytes=max_bytes, max_batch_rows=MAX_BATCH_ROWS)
+        return _ArrowReader(version, batches, min(ARROW_PART_ROWS, max_rows), max_bytes)
+    csv_ = media_type == MediaType.CSV
+    return _RowReader(
+        version, CsvReader(version.signature) if csv_ else NdjsonReader(), min(PART_ROWS, max_rows)
+    )
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Writer:
+    """Makes the body of one target's answer of its parts."""
+
+    def __init__(self, target: Target, max_rows: int) -> None:
+        self.target = target
+        self.max_rows = max_rows
+        self.rows = 0
+        self.signature = target.version.signature
+        self.shares = [f"probability_{_text(label)}" for label in self.signature.classes or ()]
+        """The names of the probabilities' columns."""
+
+    def write(self, answer: Answer) -> bytes:
+        content = self.part(answer)
+        self.rows += len(answer.prediction_ids)
+        return content
+
+    def part(self, answer: Answer) -> bytes:
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        return b""
+
+
+class _CsvWriter(_Writer):
+    def part(self, answer: Answer) -> bytes:
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines, lineterminator="\n")
+        if self.rows == 0:
+            writer.writerow(["prediction", *self.shares, "prediction_id"])
+        labels = map(_text, answer.predictions)
+        shares = answer.scores.tolist() if self.shares else [[]] * len(answer.prediction_ids)
+        rows = zip(labels, shares, answer.prediction_ids, strict=True)
+        writer.writerows([label, *row, prediction_id] for label, row, prediction_id in rows)
+        return lines.getvalue().encode()
+
+
+def _text(label: object) -> str:
+    """A label as CSV has it, and as it stands in a column's name."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+class _NdjsonWriter(_Writer):
+    def part(self, answer: Answer) -> bytes:
+        columns = {"prediction": answer.predictions, "prediction_id": answer.prediction_ids}
+        if (probabilities := answer.probabilities) is not None:
+            columns["probabilities"] = probabilities
+        rows = zip(*columns.values(), strict=True)
+        return _encoder.encode_lines([dict(zip(columns, row, strict=True)) for row in rows])
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class _ArrowWriter(_Writer):
+    """Columns ``prediction``, ``probability_<class>``, ``prediction_id``; the metadata says whose."""
+
+    def part(self, answer: Answer) -> bytes:
+        columns = self._columns(answer)
+        return (b"" if self.rows else self._start(columns)) + write_batch(columns)
+
+    def end(self) -> bytes:
+        return END_OF_STREAM
+
+    def _start(self, columns: dict[str, Values]) -> bytes:
+        version, variant = self.target.version, self.target.variant
+        return write_start(
+            columns,
+            {"model": version.model, "version": str(version.number), "variant": str(variant or "")},
+        )
+
+    def _columns(self, answer: Answer) -> dict[str, Values]:
+        scores = answer.scores
+        valid = np.ones(len(scores), np.bool_)
+        if self.signature.classes is None:
+            columns = {"prediction": Values(Kind.FLOAT, valid, scores[:, 0])}
+        else:
+            columns = {"prediction": _labels(self.signature.classes, scores.argmax(axis=1))}
+            for place, name in enumerate(self.shares):
+                columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
+        columns["prediction_id"] = _texts(answer.prediction_ids)
+        return columns
+
+
+def _labels(classes: Sequence[bool | int | float | str], places: NDArray[np.int64]) -> Values:
+    if isinstance(classes[0], str):
+        texts = _texts([str(label) for label in classes])
+        return Values(Kind.TEXT, texts.valid[places], texts.array[places], texts.text)
+    array = np.array(classes)[places]
+    kinds = {"b": Kind.BOOLEAN, "i": Kind.INTEGER, "f": Kind.FLOAT}
+    return Values(kinds[array.dtype.kind], np.ones(len(places), np.bool_), array)
+
+
+def _texts(texts: Sequence[str]) -> Values:
+    together = "".join(texts)
+    encoded = texts if together.isascii() else [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in encoded])
+    bounds = np.stack((np.append(0, ends[:-1]), ends), axis=1)
+    return Values(Kind.TEXT, np.ones(len(texts), np.bool_), bounds, together.encode())
+
+
+class _JsonWriter(_Writer):
+    """What ``:predict`` answers; it is one object, and so as large as an answer in JSON may be at most."""
+
+    def __init__(self, target: Target, max_rows: int) -> None:
+        super().__init__(target, max_rows)
+        self._answers: list[Answer] = []
+
+    def part(self, answer: Answer) -> bytes:
+        if self.rows + len(answer.prediction_ids) > self.max_rows:
+            raise InvalidInput(
+                "too_many_instances",
+                f"An answer in JSON holds at most {self.max_rows} rows. Ask for another with `Accept`: "
+                f"{', '.join(BULK)}.",
+            )
+        self._answers.append(answer)
+        return b""
+
+    def end(self) -> bytes:
+        scores = np.concatenate([answer.scores for answer in self._answers])
+        ids = [prediction_id for answer in self._answers for prediction_id in answer.prediction_ids]
+        return Answer(self.target, scores, ids).body
+
+
+WRITERS: dict[str, type[_Writer]] = {
+    MediaType.ARROW_STREAM: _ArrowWriter,
+    MediaType.CSV: _CsvWriter,
+    MediaType.NDJSON: _NdjsonWriter,
+    JSON: _JsonWriter,
+}
+PROTOCOLS: dict[str, str] = {
+    MediaType.ARROW_STREAM: "arrow",
+    MediaType.CSV: "csv",
+    MediaType.NDJSON: "ndjson",
+}
