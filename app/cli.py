@@ -109,6 +109,9 @@ def serve(
             workers=workers,
             access_log=False,
             log_config=None,
+            # Nothing is made of a caller's address, except without keys: there it is the only gate.
+            proxy_headers=settings.no_auth,
+            server_header=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
             timeout_worker_healthcheck=HEALTH_CHECK_SECONDS,
         )

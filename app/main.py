@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -115,12 +116,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     state.scratch = Scratch(settings.scratch)
     state.store = Store(settings.store_url, folder=settings.home / "objects", scratch=state.scratch)
     state.key_ring = KeyRing(state.database)
-    state.live = LiveTable(
-        state.database,
-        state.store,
-        poll_seconds=settings.live_poll_seconds,
-        expiry_seconds=settings.metrics_expiry_seconds,
-    )
+    state.live = LiveTable(state.database, state.store, poll_seconds=settings.live_poll_seconds)
     journal = Journal(
         settings.journal,
         state.database,
@@ -233,5 +229,6 @@ def _check(ping: Any) -> str:
 )
 def metrics(request: Request) -> Response:
     """Counters and histograms for Prometheus, of all processes of this server."""
-    content = telemetry.render_metrics(request.app.state.live.is_expired)
+    since = time.time() - request.app.state.settings.metrics_expiry_seconds
+    content = telemetry.render_metrics(since=since)
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")

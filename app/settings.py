@@ -59,13 +59,15 @@ class Settings(BaseSettings):
         '`{"clicks-*": 0.1}`. The first pattern that a name matches counts; all else is recorded.',
     )
     lease_seconds: float = Field(
-        30, ge=2, description="How long a silent worker keeps its training run or batch prediction, in seconds."
+        30,
+        ge=2,
+        description="How long a silent worker keeps its training run or batch prediction, in seconds.",
     )
     run_attempts: int = Field(
         3,
         ge=1,
-        description="How often a training run, or the next part of a batch prediction, is tried before a lost worker "
-        "counts as its failure.",
+        description="How often a training run, or the next part of a batch prediction, is tried before a "
+        "lost worker counts as its failure.",
     )
     run_time_limit_seconds: float = Field(
         4 * 3600, gt=0, description="Longest time one fit may take, in seconds."

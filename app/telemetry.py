@@ -7,10 +7,18 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    multiprocess,
+)
 from prometheus_client.registry import REGISTRY, Collector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +28,14 @@ log = structlog.get_logger()
 
 REQUESTS = Counter("roundhouse_http_requests", "Answered HTTP requests.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram("roundhouse_http_request_seconds", "Time to answer.", ["method", "route"])
+RETIRED_NAME = "roundhouse_version_retired_timestamp_seconds"
+# A metric and not a variable: all processes must know it alike, also those that are yet to start.
+RETIRED = Gauge(
+    RETIRED_NAME,
+    "When a version left service, or memory, in seconds since 1970; 0 while it is in use.",
+    ["model", "version"],
+    multiprocess_mode="mostrecent",
+)
 
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -68,31 +84,39 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def render_metrics(is_expired: Callable[[str, str], bool] = lambda *_: False) -> bytes:
+def render_metrics(*, since: float = 0) -> bytes:
     """All metrics in Prometheus's text form, over all processes of ``serve --workers``.
 
-    Left out is what ``is_expired`` of a model and its version.
+    Left out are versions that were retired before ``since``, in seconds since 1970.
     """
     registry = REGISTRY
     if MULTIPROCESS_FOLDER in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     shown = CollectorRegistry(auto_describe=False)
-    shown.register(_Unexpired(registry, is_expired))
+    shown.register(_Unexpired(registry, since))
     return generate_latest(shown)
 
 
 class _Unexpired(Collector):
-    def __init__(self, registry: CollectorRegistry, is_expired: Callable[[str, str], bool]) -> None:
+    def __init__(self, registry: CollectorRegistry, since: float) -> None:
         self._registry = registry
-        self._is_expired = is_expired
+        self._since = since
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
+        metrics = list(self._registry.collect())
+        expired = {
+            (sample.labels["model"], sample.labels["version"])
+            for metric in metrics
+            if metric.name == RETIRED_NAME
+            for sample in metric.samples
+            if 0 < sample.value <= self._since
+        }
+        for metric in metrics:
             metric.samples = [
                 sample
                 for sample in metric.samples
-                if not self._is_expired(sample.labels.get("model", ""), sample.labels.get("version", ""))
+                if (sample.labels.get("model"), sample.labels.get("version")) not in expired
             ]
             yield metric
 

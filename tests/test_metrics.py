@@ -1,4 +1,4 @@
-"""The metrics: right over all processes of a server, and named as the dashboard and the documents name them."""
+"""The metrics: right over all processes of a server, and named as dashboard and documents name them."""
 
 import json
 import re
@@ -37,6 +37,10 @@ TENSORS = [
     {"name": "wind", "datatype": "FP64", "shape": [2], "data": [17.5, 3.5]},
     {"name": "international", "datatype": "BOOL", "shape": [2], "data": [False, True]},
 ]
+WRONG_TENSORS = [
+    tensor | {"data": [None, 1]} if tensor["name"] == "distance" else tensor for tensor in TENSORS
+]
+CSV = "scheduled,carrier,distance,wind,international\n" + "2013-05-31T14:15:00Z,B6,700,17.5,false\n" * 2
 
 ROWS, REQUESTS = "roundhouse_predictions_total", "roundhouse_predict_seconds_count"
 LABELS = ("model", "version", "variant", "protocol", "code")
@@ -95,7 +99,7 @@ class Served:
         ]
 
     def shown(self) -> list[set[str]]:
-        """The versions that each process shows, in any metric but the time when one left service."""
+        """The versions that each process shows, in whatever metric."""
         told = self.ask_all(lambda one: one.get("/metrics")).values()
         return [
             {
@@ -121,8 +125,9 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, processes: int, **settings: str) -> Iterator[Served]:
-    with Serve(home, "--no-worker", "--workers", str(processes), **settings) as server:
+def serving(home: Path, processes: int, *, expiry_seconds: int = 900) -> Iterator[Served]:
+    arguments = ("--no-worker", "--workers", str(processes))
+    with Serve(home, *arguments, ROUNDHOUSE_METRICS_EXPIRY_SECONDS=str(expiry_seconds)) as server:
         yield Served(server, home, processes)
 
 
@@ -162,7 +167,12 @@ def test_every_process_tells_what_all_have_counted_also_those_that_were_killed(t
             ask(predict, 200, (*version_1, "v1", "200"), 70, json={"instances": [ROW] * 70})
             ask(predict, 422, (*version_1, "v1", "422"), 0, json={"instances": [ROW, wrong]})
             ask(infer, 200, (*version_1, "oip", "200"), 2, json=tensors)
+            ask(infer, 422, (*version_1, "oip", "422"), 0, json={"inputs": WRONG_TENSORS})
             ask(invoke, 200, (*version_1, "mlflow", "200"), 1, json={"dataframe_records": [ROW]})
+            ask(invoke, 400, (*version_1, "mlflow", "422"), 0, json={"dataframe_records": [wrong]})
+            ask(
+                predict, 200, (*version_1, "csv", "200"), 2, content=CSV, headers={"content-type": "text/csv"}
+            )
             by_number = "/v1/models/m/versions/2:predict"
             ask(by_number, 200, ("m", "2", "none", "v1", "200"), 4, json={"instances": [ROW] * 4})
 
@@ -179,7 +189,7 @@ def test_every_process_tells_what_all_have_counted_also_those_that_were_killed(t
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_version_is_shown_while_it_serves_or_is_asked_for(tmp_path: Path, processes: int) -> None:
-    with serving(tmp_path, processes, ROUNDHOUSE_METRICS_EXPIRY_SECONDS="0") as served:
+    with serving(tmp_path, processes, expiry_seconds=0) as served:
         served.wait_until_shown("1")
         (before, *_) = served.counted(ROWS)
         served.promote(2)
@@ -195,7 +205,7 @@ def test_a_version_is_shown_while_it_serves_or_is_asked_for(tmp_path: Path, proc
 
 
 def test_an_expired_version_does_not_return_with_a_new_process(tmp_path: Path) -> None:
-    with serving(tmp_path, 2, ROUNDHOUSE_METRICS_EXPIRY_SECONDS="0") as served:
+    with serving(tmp_path, 2, expiry_seconds=0) as served:
         served.promote(2)
         served.wait_until_shown("2")
         served.kill_one_process()
@@ -203,7 +213,7 @@ def test_an_expired_version_does_not_return_with_a_new_process(tmp_path: Path) -
 
 
 def test_a_version_that_left_service_is_shown_for_the_set_time(tmp_path: Path) -> None:
-    with serving(tmp_path, 2, ROUNDHOUSE_METRICS_EXPIRY_SECONDS="3600") as served:
+    with serving(tmp_path, 2, expiry_seconds=3600) as served:
         served.promote(2)
         assert served.shown() == [{"1", "2"}] * 2
 
@@ -236,19 +246,19 @@ def queries() -> list[str]:
     return [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
-@pytest.mark.parametrize("query", queries())
 def test_the_dashboard_asks_only_for_metrics_and_labels_that_there_are(
-    query: str, labels_shown: dict[str, set[str]]
+    labels_shown: dict[str, set[str]],
 ) -> None:
-    names = set(re.findall(r"roundhouse_\w+", query))
-    assert names
-    assert names <= set(labels_shown)
-    named = re.findall(r"(\w+)(?:=~|!~|!=|=)\"", query)
-    for listed in re.findall(r"\b(?:by|ignoring) \(([^)]*)\)", query):
-        named += listed.split(", ")
     given_by_prometheus = {"instance"}
-    for name in names:
-        assert set(named) <= labels_shown[name] | given_by_prometheus
+    for query in queries():
+        names = set(re.findall(r"roundhouse_\w+", query))
+        assert names, query
+        assert names <= set(labels_shown), query
+        labels = re.findall(r"(\w+)(?:=~|!~|!=|=)\"", query)
+        for listed in re.findall(r"\b(?:by|ignoring) \(([^)]*)\)", query):
+            labels += listed.split(", ")
+        for name in names:
+            assert set(labels) <= labels_shown[name] | given_by_prometheus, query
 
 
 def test_the_dashboard_shows_every_metric_of_the_predictions() -> None:

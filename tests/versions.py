@@ -13,6 +13,7 @@ from app.access.policy import Role
 from app.datasets.models import DatasetVersion
 from app.db import Database
 from app.owned import Scratch
+from app.registry.models import ModelVersion
 from app.registry.service import ensure_model, register_version
 from app.serving.journal import Journal
 from app.settings import Settings
@@ -76,7 +77,9 @@ def register(client: Client, model: str, *trained: dict[str, Any]) -> None:
 
 
 def artifact_of(client: Client, model: str, version: int) -> Path:
-    """A version's artifact in the server's folder."""
-    digest = client.get(f"/v1/models/{model}/versions/{version}").json()["artifact_digest"]
+    """The artifact that a version is served from, in the server's folder."""
+    with opened(client.settings) as (database, _, _), database.session_scope(write=False) as session:
+        row = session.scalars(select(ModelVersion).filter_by(model=model, number=version)).one()
+        digest = row.scorer_digest or row.artifact_digest
     (path,) = (client.settings.home / "objects").rglob(digest.removeprefix("sha256:"))
     return path

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arro3.io import read_ipc_stream
-
 from app.datasets.engine import connect, fit_to_width, literal
 from app.datasets.faults import fault
 
@@ -39,6 +37,8 @@ def stage_arrow(source: Path, staged: Path) -> list[str]:
 
 
 def _main(source: str, staged: str) -> None:
+    from arro3.io import read_ipc_stream  # only here: see above
+
     reader = read_ipc_stream(source)
     names = reader.schema.names
     with connect(Path(staged).parent) as connection:

@@ -12,9 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from arro3.core import RecordBatchReader
-from arro3.io import write_ipc_stream
-
 from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
 from app.datasets.ingest import MediaType
 
@@ -52,6 +49,9 @@ def export(parquet: Path, media_type: MediaType, target: Path) -> None:
                 case MediaType.PARQUET:
                     shutil.copyfile(parquet, written)
                 case MediaType.ARROW_STREAM:
+                    from arro3.core import RecordBatchReader  # see engine.connect
+                    from arro3.io import write_ipc_stream
+
                     rows = connection.sql(f"SELECT * FROM read_parquet({one_file(parquet)})")
                     reader = RecordBatchReader.from_stream(rows)
                     write_ipc_stream(reader, str(written), compression=None)

@@ -19,6 +19,7 @@ from app.registry.reference import ReferenceProfile
 from app.registry.service import get_model, get_version
 from app.registry.signature import Signature, Task
 from app.serving.journal import Journal
+from app.serving.prediction_ids import TICK
 from app.serving.records import PredictionRecord
 from app.serving.service import current_deployment
 
@@ -93,12 +94,11 @@ def measure_performance(
     if not feedback:
         return [], {}
     predicted = [row.predicted_at for row in feedback.values()]
-    # The id's clock ticks in milliseconds, the record's in microseconds.
     records = journal.read(
         model,
         version=version,
         since=min(predicted),
-        until=max(predicted) + timedelta(milliseconds=1),
+        until=max(predicted) + TICK,
         with_inputs=False,
     )
     judged = [

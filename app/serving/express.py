@@ -25,6 +25,8 @@ from app.telemetry import REQUEST_ID, make_request_id
 PREFIX, VERB = "/v1/models/", ":predict"
 PROTOCOL = "v1"
 MAX_ADMITTED = 10_000
+PLAIN = (b"", b"*/*", b"application/json", b"application/json, text/plain, */*")
+"""What clients of JSON send as ``Accept``; by any other, the ordinary route may answer in another form."""
 
 
 class Admission(NamedTuple):
@@ -58,13 +60,15 @@ class Express:
         ):
             started = perf_counter()
             model = path[len(PREFIX) : -len(VERB)]
-            authorization = given_id = b""
+            authorization = given_id = accept = b""
             for name, value in scope["headers"]:
                 if name == b"authorization":
                     authorization = value
                 elif name == b"x-request-id":
                     given_id = value
-            admission = self._admit(authorization, model)
+                elif name == b"accept":
+                    accept = value
+            admission = self._admit(authorization, model) if accept in PLAIN else None
             deployment = predicting.live.current(model)
             if deployment is not None and admission is not None:
                 message = await receive()
@@ -72,7 +76,7 @@ class Express:
                 compiled = target.version.compiled
                 if compiled is not None and (rows := read_rows(target, message)) is not None:
                     request_id = given_id.decode("latin-1")
-                    if not REQUEST_ID.match(request_id):
+                    if not given_id or not REQUEST_ID.match(request_id):
                         request_id = make_request_id()
                     body = answer(predicting, target, compiled, rows, admission, request_id)
                     await send(

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 LOST = Counter("roundhouse_predictions_lost", "Predictions that were answered but could not be recorded.")
 
+FULL_SPOOL = 32 * 2**20
+"""Bytes after which a spool file is followed by the next: sealing holds one in memory."""
 MAX_BATCH_SEGMENTS = 200  # files that one query opens
 MAX_BATCH_ROWS = 100_000
 
@@ -89,7 +91,7 @@ class Journal:
         """
         with self._writing:
             try:
-                file = self._file or self._open_next()
+                file = self._file if self._file and self._size < FULL_SPOOL else self._open_next()
                 if file.write(entry) < len(entry):
                     file.truncate(self._size)
                     raise OSError("the disk took a part of the record only")
@@ -102,6 +104,9 @@ class Journal:
                 self._not_writing = None
 
     def _open_next(self) -> io.FileIO:
+        if self._file:
+            self._file.close()
+            self._file = None
         self._count += 1
         self._size = 0
         # Appending: after a truncation the next write lands at the new end.

@@ -25,6 +25,7 @@ from app.serving.models import Deployment, Variant
 from app.serving.split import choose
 from app.serving.versions import LoadedVersion, VersionNotServable, load_version
 from app.store import Store
+from app.telemetry import RETIRED
 
 log = structlog.get_logger()
 
@@ -78,17 +79,13 @@ class Failure(NamedTuple):
 
 
 class LiveTable:
-    def __init__(
-        self, database: Database, store: Store, *, poll_seconds: float, expiry_seconds: float
-    ) -> None:
+    def __init__(self, database: Database, store: Store, *, poll_seconds: float) -> None:
         self._database = database
         self._store = store
         self._poll_seconds = poll_seconds
         self._polling = Repeating("live-table", poll_seconds, self.catch_up)
         self._live: dict[str, LiveDeployment] = {}
         self._failed: dict[str, Failure] = {}
-        self._retired: dict[tuple[str, str], float] = {}
-        self._expiry_seconds = expiry_seconds
         self._not_following: str | None = None
         self._loaded: dict[int, LoadedVersion] = {}
         self._refreshing = threading.Lock()
@@ -129,7 +126,7 @@ class LiveTable:
         """The version, if it is in memory."""
         version = self._loaded.get(version_id)
         if version is not None:
-            self._retired.pop(_key(version), None)  # somebody asks for it by number
+            _mark_used(version)  # also where another process has retired it since
         return version
 
     def load(self, version_id: int) -> LoadedVersion:
@@ -139,7 +136,7 @@ class LiveTable:
         with self._loading:
             version = self._loaded.get(version_id) or self._read(version_id)
             self._loaded[version_id] = version
-            self._retired.pop(_key(version), None)
+            _mark_used(version)
             self._forget_unused()
             return version
 
@@ -177,11 +174,6 @@ class LiveTable:
         failure = self._failed.get(model)
         return failure.reason if failure and model not in self._live else None
 
-    def is_expired(self, model: str, version: str) -> bool:
-        """Whether the version left service, or memory, so long ago that its metrics are of no more use."""
-        retired_at = self._retired.get((model, version))
-        return retired_at is not None and time.monotonic() - retired_at >= self._expiry_seconds
-
     def _settled(self) -> set[int]:
         """The deployments that there is nothing to do for now: they are live, or failed a moment ago."""
         now = time.monotonic()
@@ -208,9 +200,9 @@ class LiveTable:
         replaced = self._live.get(deployment.model)
         self._live = {**self._live, deployment.model: LiveDeployment(deployment.id, slots)}
         for slot in replaced.slots if replaced else ():
-            self._retired[_key(slot.version)] = time.monotonic()
+            _mark_retired(slot.version)
         for slot in slots:
-            self._retired.pop(_key(slot.version), None)
+            _mark_used(slot.version)
         log.info("deployment_live", model=deployment.model, deployment=deployment.id)
 
     def _read(self, version_id: int) -> LoadedVersion:
@@ -222,9 +214,13 @@ class LiveTable:
         in_use = {slot.version.id for deployment in self._live.values() for slot in deployment.slots}
         unused = [version_id for version_id in self._loaded if version_id not in in_use]
         for version_id in unused[:-VERSIONS_KEPT]:
-            self._retired[_key(self._loaded.pop(version_id))] = time.monotonic()
+            _mark_retired(self._loaded.pop(version_id))
 
 
-def _key(version: LoadedVersion) -> tuple[str, str]:
-    """As metrics name it."""
-    return version.model, str(version.number)
+def _mark_used(version: LoadedVersion) -> None:
+    RETIRED.labels(version.model, version.number).set(0)
+
+
+def _mark_retired(version: LoadedVersion) -> None:
+    """From here on its metrics expire, unless another mark follows, of this process or another."""
+    RETIRED.labels(version.model, version.number).set(time.time())

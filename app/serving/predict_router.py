@@ -17,7 +17,7 @@ from app.registry.models import ModelVersion
 from app.registry.service import get_alias, get_version
 from app.serving.live import Target
 from app.serving.models import Variant
-from app.serving.predicting import SMALL_BODY, Predicting, prediction_not_found
+from app.serving.predicting import SMALL_BODY, Predicting, prediction_not_found, timed
 from app.serving.protocols import bulk
 from app.serving.records import PredictionRecord
 
@@ -218,14 +218,15 @@ async def _answer(request: Request, caller: Caller, predicting: Predicting, targ
     if bulk.media_type_of(request) in bulk.BULK:
         return await bulk.respond(request, caller, predicting, target)
     limit = request.app.state.settings.max_request_bytes
-    body = await limit_body(request, limit, "ROUNDHOUSE_MAX_REQUEST_BYTES").body()
     read = target.version.reader.read
-    rows = read(body) if len(body) <= SMALL_BODY else await run_in_threadpool(read, body)
-    if rows is not None:
-        answer = await predicting.answer_rows(target, caller, rows, protocol="v1")
-    else:
-        asked = await run_in_threadpool(read_body, PredictRequest, body)
-        answer = await predicting.answer(target, caller, asked.instances, protocol="v1")
+    with timed(target, "v1"):
+        body = await limit_body(request, limit, "ROUNDHOUSE_MAX_REQUEST_BYTES").body()
+        rows = read(body) if len(body) <= SMALL_BODY else await run_in_threadpool(read, body)
+        if rows is not None:
+            answer = await predicting.answer_rows(target, caller, rows, protocol="v1")
+        else:
+            asked = await run_in_threadpool(read_body, PredictRequest, body)
+            answer = await predicting.answer(target, caller, asked.instances, protocol="v1")
     return bulk.format_answer(request, answer)
 
 

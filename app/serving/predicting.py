@@ -2,10 +2,11 @@
 
 import random
 import time
+from asyncio import CancelledError
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,21 +14,22 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import structlog
+from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from app.access.caller import Caller
 from app.access.policy import Permission
 from app.errors import AppError, InputError, InvalidInput, NotFound, pointer
 from app.serving.journal import Journal
 from app.serving.live import LiveTable, Target
-from app.serving.prediction_ids import PredictionIds
+from app.serving.prediction_ids import TICK, PredictionIds
 from app.serving.records import PredictionRecord
 from app.serving.rows import Rows
 from app.serving.segments import decode_stream
-from app.serving.versions import LoadedVersion
 
 log = structlog.get_logger()
 
@@ -63,6 +65,28 @@ def meters_of(target: Target, protocol: str) -> Meters:
         meters = Meters(PREDICTED.labels(*labels), SECONDS.labels(*labels, 200))
         target.meters[protocol] = meters
     return meters
+
+
+@contextmanager
+def timed(target: Target, protocol: str) -> Iterator[None]:
+    """Measure the reading, scoring and recording of a request, and count how it ended."""
+    started, code = time.perf_counter(), 500
+    try:
+        yield
+        code = 200
+    except AppError as error:
+        code = error.status
+        raise
+    except RequestValidationError:
+        code = 422
+        raise
+    except (CancelledError, ClientDisconnect):
+        code = 499  # as nginx names a client that does not wait
+        raise
+    finally:
+        version = target.version
+        labels = (version.model, version.number, target.variant or "none", protocol, code)
+        SECONDS.labels(*labels).observe(time.perf_counter() - started)
 
 
 class Answer:
@@ -167,42 +191,43 @@ class Predicting:
         client_id: str | None = None,
     ) -> Answer:
         """Answer rows of JSON values. Raises InvalidInput with pointers under ``root``."""
-        with self._timed(target, protocol):
-            self._check_count(len(rows), root)
-            encode = target.version.reader.encode
-            if len(rows) <= SMALL_ROWS:
-                encoded = encode(rows, root=root)
-            else:
-                encoded = await run_in_threadpool(encode, rows, root=root)
-            return await self._complete(target, caller, encoded, protocol, client_id)
+        self._check_count(len(rows), root)
+        encode = target.version.reader.encode
+        if len(rows) <= SMALL_ROWS:
+            encoded = encode(rows, root=root)
+        else:
+            encoded = await run_in_threadpool(encode, rows, root=root)
+        return await self._complete(target, caller, encoded, protocol, client_id)
 
     async def answer_rows(self, target: Target, caller: Caller, rows: Rows, *, protocol: str) -> Answer:
         """Answer rows that are encoded already."""
-        with self._timed(target, protocol):
-            self._check_count(rows.size, "instances")
-            return await self._complete(target, caller, rows, protocol, None)
+        self._check_count(rows.size, "instances")
+        return await self._complete(target, caller, rows, protocol, None)
 
     async def _complete(
         self, target: Target, caller: Caller, rows: Rows, protocol: str, client_id: str | None
     ) -> Answer:
-        scores = await self._score(target.version, rows)
-        record = self.record
-        if rows.size > SMALL_ROWS:
-            answer = await run_in_threadpool(record, target, caller, rows, scores, protocol, client_id)
-        else:
-            answer = record(target, caller, rows, scores, protocol, client_id)
+        answer = await self._score_and_record(target, caller, rows, protocol, client_id)
         deployment = self.live.current(target.version.model)
         if target.deployment_id is not None and deployment and deployment.shadow:
             shadow = deployment.shadow
             answer.background = BackgroundTask(self.score_shadow, shadow, caller, rows, protocol, client_id)
         return answer
 
-    async def _score(self, version: LoadedVersion, rows: Rows) -> NDArray[np.float64]:
+    async def _score_and_record(
+        self, target: Target, caller: Caller, rows: Rows, protocol: str, client_id: str | None
+    ) -> Answer:
+        version = target.version
+
+        def now() -> Answer:
+            return self.record(target, caller, rows, version.scorer.score(rows.matrix), protocol, client_id)
+
         if rows.size > SMALL_ROWS:
-            return await run_in_threadpool(version.scorer.score, rows.matrix)
-        if version.compiled:
-            return version.compiled.score(rows.matrix)
-        return await version.batches.score(rows.matrix)
+            return await run_in_threadpool(now)
+        if version.compiled is not None:
+            return now()
+        scores = await version.batches.score(rows.matrix)
+        return self.record(target, caller, rows, scores, protocol, client_id)
 
     def record(
         self,
@@ -264,20 +289,6 @@ class Predicting:
         meters_of(target, protocol).rows.inc(rows)
         self.answered[target.version.model] += rows
 
-    @contextmanager
-    def _timed(self, target: Target, protocol: str) -> Iterator[None]:
-        started, code = time.perf_counter(), 500
-        try:
-            yield
-            code = 200
-        except AppError as error:
-            code = error.status
-            raise
-        finally:
-            version = target.version
-            labels = (version.model, version.number, target.variant or "none", protocol, code)
-            SECONDS.labels(*labels).observe(time.perf_counter() - started)
-
     def _check_count(self, count: int, root: str) -> None:
         if count > self._max_instances:
             raise InvalidInput(
@@ -306,9 +317,7 @@ class Predicting:
 
         Raises NotFound.
         """
-        # The id's clock ticks in milliseconds, the record's in microseconds.
-        tick = timedelta(milliseconds=1)
-        found = self.journal.read(model, since=at, until=at + tick, prediction_id=prediction_id)
+        found = self.journal.read(model, since=at, until=at + TICK, prediction_id=prediction_id)
         if not found or not (caller.has(Permission.READ) or found[0].caller == caller.name):
             raise prediction_not_found(prediction_id)
         return found[0]

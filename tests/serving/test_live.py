@@ -186,22 +186,19 @@ def test_a_version_that_is_repaired_is_served_without_a_restart(start: Callable[
     assert restarted.predict("m", [ROW])["version"] == 1
 
 
-def store_garbage(client: Client) -> dict[str, Any]:
-    """An artifact that is what the registry says, and no model: as another release may have left it."""
-    with opened(client.settings) as (_, store, _):
-        stored = store.write([b"not a pickle"])
-    return {"artifact_digest": stored.digest, "artifact_size": stored.size}
-
-
-def test_a_version_that_cannot_be_unpickled_stops_no_other_model(start: Callable[..., Client]) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_version_whose_artifact_is_no_model_stops_no_other_model(
+    start: Callable[..., Client], *, compiled: bool
+) -> None:
     one = begin(start)
     facts = train_here(one, "few", algorithm="dummy")
     register(one, "broken", facts)
     assert one.post("/v1/models/broken:promote", json={"version": 1}).status_code == 201
-    with opened(one.settings) as (database, _, _), database.session_scope() as session:
+    with opened(one.settings) as (database, store, _), database.session_scope() as session:
+        # What the registry says, and no model: as another release may have left it.
+        garbage = store.write([b"not a model"])
         version = session.scalars(select(ModelVersion).filter_by(model="broken")).one()
-        for name, value in store_garbage(one).items():
-            setattr(version, name, value)
+        version.artifact_digest, version.scorer_digest = garbage.digest, garbage.digest if compiled else None
     fresh = start()
     assert fresh.predict("m", [ROW])["version"] == 1
     assert "model broken: Version 1" in fresh.get("/readyz").json()["models"]

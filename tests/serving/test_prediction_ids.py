@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.access.caller import Caller
 from app.access.policy import Role
 from app.db import Database
-from app.serving.prediction_ids import ID_LENGTH, PredictionIds, ensure_signing_key
+from app.serving.prediction_ids import ID_LENGTH, TICK, PredictionIds, ensure_signing_key
 
 IDS = PredictionIds(b"the secret of one installation")
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -23,7 +23,7 @@ def micro(at: datetime) -> int:
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
-moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2112, 1, 1), timezones=st.just(UTC))
 numbers = st.integers(1, 2**32 - 1)
 
 
@@ -39,7 +39,15 @@ def test_an_id_carries_the_time_the_version_and_the_deployment(
         parsed = IDS.parse(text)
         assert parsed is not None
         assert parsed[1:] == (version_id, deployment_id)
-        assert parsed.at <= at < parsed.at + timedelta(milliseconds=1)
+        assert parsed.at <= at < parsed.at + TICK
+
+
+def test_ids_of_a_request_of_any_size_are_distinct_and_known_again() -> None:
+    for count in (2, 15, 16, 17, 1000, 2**16 + 3):
+        made = IDS.make(micro(NOW), 7, 3, count)
+        assert len(made) == len(set(made)) == count
+        for text in (*made[:40], *made[-40:]):
+            assert IDS.parse(text) == (NOW - (NOW - datetime(1970, 1, 1, tzinfo=UTC)) % TICK, 7, 3)
 
 
 @settings(deadline=None)

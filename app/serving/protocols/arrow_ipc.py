@@ -15,9 +15,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from arro3.core import DataType, Schema
-from arro3.core import Field as ArrowField
-from arro3.io import write_ipc_stream
 from numpy.typing import NDArray
 
 from app.datasets.faults import NULL_CHARACTER, fault
@@ -491,6 +488,10 @@ def _arrow_type(values: Values) -> str:
 
 @lru_cache(maxsize=1000)
 def _write_schema(types: tuple[tuple[str, str], ...], metadata: tuple[tuple[str, str], ...]) -> bytes:
+    from arro3.core import DataType, Schema  # for those few who ask in Arrow
+    from arro3.core import Field as ArrowField
+    from arro3.io import write_ipc_stream
+
     fields = [
         ArrowField(name, DataType.timestamp("us") if type_ == Kind.TIME else getattr(DataType, type_)())
         for name, type_ in types

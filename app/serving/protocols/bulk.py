@@ -25,7 +25,7 @@ from app.datasets.ingest import MediaType
 from app.errors import InputError, InvalidInput
 from app.owned import Scratch
 from app.serving.live import Target
-from app.serving.predicting import Answer, Predicting
+from app.serving.predicting import Answer, Predicting, timed
 from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
@@ -92,7 +92,7 @@ async def respond(request: Request, caller: Caller, predicting: Predicting, targ
     form = answer_type_of(request, media_type)
     writer = WRITERS[form](target, settings.max_instances)
     background: BackgroundTask | None = None
-    with ExitStack() as stack:
+    with timed(target, PROTOCOLS[media_type]), ExitStack() as stack:
         spool = _Spool(scratch, stack)
         async for rows in _read(request, reader):
             if background is not None:  # kept for after the answer, the rows of every part would be in memory

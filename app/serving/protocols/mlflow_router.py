@@ -16,7 +16,7 @@ from app.http.session import DatabaseDep
 from app.serving.live import LiveTable
 from app.serving.models import Deployment
 from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
-from app.serving.predicting import SMALL_BODY, Predicting
+from app.serving.predicting import SMALL_BODY, Predicting, timed
 from app.serving.protocols.mlflow import ScoringRequest, bad_request, parse_csv, parse_json
 
 router = APIRouter(tags=["protocols"], route_class=GuardedRoute)
@@ -124,17 +124,18 @@ def _only_model(database: Database, caller: Caller) -> str:
 async def _score(request: Request, caller: Caller, predicting: Predicting, model: str) -> Response:
     is_csv = _is_csv(request.headers.get("content-type", ""))
     target = await predicting.find_target(caller, model)
-    body = await request.body()
     signature = target.version.signature
 
-    def parse() -> ScoringRequest:
+    def parse(body: bytes) -> ScoringRequest:
         return parse_csv(body, signature) if is_csv else parse_json(body, signature)
 
-    try:
-        asked = parse() if len(body) <= SMALL_BODY else await run_in_threadpool(parse)
-        answer = await predicting.answer(target, caller, asked.rows, protocol="mlflow", root=asked.root)
-    except InvalidInput as error:
-        raise error if error.status == 400 else bad_request(error) from None
+    with timed(target, "mlflow"):
+        body = await request.body()
+        try:
+            asked = parse(body) if len(body) <= SMALL_BODY else await run_in_threadpool(parse, body)
+            answer = await predicting.answer(target, caller, asked.rows, protocol="mlflow", root=asked.root)
+        except InvalidInput as error:
+            raise error if error.status == 400 else bad_request(error) from None
     content = {"predictions": answer.predictions, "prediction_ids": answer.prediction_ids}
     return Response(msgspec.json.encode(content), media_type="application/json", background=answer.background)
 

@@ -21,7 +21,7 @@ from app.registry.signature import Signature
 from app.serving import service
 from app.serving.live import LiveTable, Target
 from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
-from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting
+from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, timed
 from app.serving.protocols import oip
 from app.serving.protocols.compression import compress, decompress
 from app.serving.protocols.oip_metadata import (
@@ -332,21 +332,22 @@ async def infer_with_version(
 
 
 async def _infer(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:
-    body = await request.body()
     signature = target.version.signature
     limit = request.app.state.settings.max_request_bytes
     encoding = request.headers.get("content-encoding", "")
 
-    def read() -> oip.InferRequest:
+    def read(body: bytes) -> oip.InferRequest:
         content = decompress(body, encoding, limit=limit)
         return oip.parse_infer(content, request.headers.get(JSON_LENGTH), signature)
 
-    # A small compressed body may be a large one.
-    small = len(body) <= SMALL_BODY and not encoding
-    asked = read() if small else await run_in_threadpool(read)
-    answer = await predicting.answer(
-        target, caller, asked.rows, protocol="oip", root="inputs", client_id=asked.id
-    )
+    with timed(target, "oip"):
+        body = await request.body()
+        # A small compressed body may be a large one.
+        small = len(body) <= SMALL_BODY and not encoding
+        asked = read(body) if small else await run_in_threadpool(read, body)
+        answer = await predicting.answer(
+            target, caller, asked.rows, protocol="oip", root="inputs", client_id=asked.id
+        )
 
     def write() -> Response:
         content, json_length = oip.format_infer(asked, signature, _outcome(answer))
