@@ -169,7 +169,7 @@ def test_every_process_tells_what_all_have_counted_also_those_that_were_killed(t
             ask(infer, 200, (*version_1, "oip", "200"), 2, json=tensors)
             ask(infer, 422, (*version_1, "oip", "422"), 0, json={"inputs": WRONG_TENSORS})
             ask(invoke, 200, (*version_1, "mlflow", "200"), 1, json={"dataframe_records": [ROW]})
-            ask(invoke, 400, (*version_1, "mlflow", "422"), 0, json={"dataframe_records": [wrong]})
+            ask(invoke, 400, (*version_1, "mlflow", "400"), 0, json={"dataframe_records": [wrong]})
             ask(
                 predict, 200, (*version_1, "csv", "200"), 2, content=CSV, headers={"content-type": "text/csv"}
             )
