@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -49,8 +51,11 @@ def main() -> None:
         cli()
     except ValidationError as error:
         for fault in error.errors():
-            name = "_".join(str(part) for part in fault["loc"]).upper()
+            name = str(fault["loc"][0]).upper()
             _complain(f"ROUNDHOUSE_{name}: {fault['msg']}, not {fault['input']!r}.")
+        raise SystemExit(2) from None
+    except SettingsError as error:
+        _complain(f"A setting is not the JSON that it should be: {error}.")
         raise SystemExit(2) from None
     except ArgumentError as error:
         _complain(f"ROUNDHOUSE_DATABASE_URL is not a database's URL: {error}")
@@ -64,6 +69,14 @@ def main() -> None:
     except OSError as error:
         _complain(f"{error.filename or 'The system'}: {error.strerror}.")
         raise SystemExit(1) from None
+
+
+def _memory() -> Path | None:
+    """A folder in memory, where the system has one: the metrics that processes share are memory-mapped, and
+    a full disk under such a file ends its process.
+    """
+    shared = Path("/dev/shm")  # noqa: S108 - Scratch makes a folder of its own there, for this user only
+    return shared / f"roundhouse-{os.getuid()}" if os.access(shared, os.W_OK) else None
 
 
 def _complain(text: str) -> None:
@@ -97,7 +110,7 @@ def serve(
             _announce_first_key(settings, database)
     with ExitStack() as stack:
         if workers > 1:
-            scratch = stack.enter_context(closing(Scratch(settings.scratch)))
+            scratch = stack.enter_context(closing(Scratch(_memory() or settings.scratch)))
             os.environ[MULTIPROCESS_FOLDER] = str(stack.enter_context(scratch.folder()))
         if worker:
             stack.callback(WorkerBeside().stop)

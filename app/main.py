@@ -136,7 +136,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     await run_in_threadpool(state.key_ring.start)
     await run_in_threadpool(state.live.start)
     journal.start()
-    app.express.open(state.predicting, state.key_ring)
+    app.express.open(state.predicting, state.key_ring, max_body=settings.max_request_bytes)
     try:
         yield
     finally:

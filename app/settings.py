@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         16 * 1024 * MEGABYTE, gt=0, description="Largest uploaded data file, in bytes."
     )
-    max_instances: int = Field(10_000, gt=0, description="Most rows in one predict request.")
+    max_instances: int = Field(10_000, gt=0, description="Most rows in one predict request of JSON.")
     default_model: str = Field(
         "", description="The model that `/invocations` asks; empty means the only one in service."
     )

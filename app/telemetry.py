@@ -37,13 +37,13 @@ RETIRED = Gauge(
     multiprocess_mode="mostrecent",
 )
 
-REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The Prometheus client's own switch: where the processes of ``serve --workers`` share their counts."""
 QUIET = ("/livez", "/readyz", "/metrics")
 
 
-_process = uuid.uuid4().hex[:12]
+_process = uuid.uuid4().hex[:24]
 _requests = itertools.count()
 
 
@@ -84,8 +84,8 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def render_metrics(*, since: float = 0) -> bytes:
-    """All metrics in Prometheus's text form, over all processes of ``serve --workers``.
+def collect_metrics(*, since: float = 0) -> Iterator[Metric]:
+    """All metrics, over all processes of ``serve --workers``.
 
     Left out are versions that were retired before ``since``, in seconds since 1970.
     """
@@ -93,32 +93,34 @@ def render_metrics(*, since: float = 0) -> bytes:
     if MULTIPROCESS_FOLDER in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    shown = CollectorRegistry(auto_describe=False)
-    shown.register(_Unexpired(registry, since))
-    return generate_latest(shown)
+    metrics = list(registry.collect())
+    expired = {
+        (sample.labels["model"], sample.labels["version"])
+        for metric in metrics
+        if metric.name == RETIRED_NAME
+        for sample in metric.samples
+        if 0 < sample.value <= since
+    }
+    for metric in metrics:
+        metric.samples = [
+            sample
+            for sample in metric.samples
+            if (sample.labels.get("model"), sample.labels.get("version")) not in expired
+        ]
+        yield metric
 
 
-class _Unexpired(Collector):
-    def __init__(self, registry: CollectorRegistry, since: float) -> None:
-        self._registry = registry
+def render_metrics(*, since: float = 0) -> bytes:
+    """What ``collect_metrics`` gives, in Prometheus's text form."""
+    return generate_latest(_Collected(since))
+
+
+class _Collected(Collector):
+    def __init__(self, since: float) -> None:
         self._since = since
 
     def collect(self) -> Iterator[Metric]:
-        metrics = list(self._registry.collect())
-        expired = {
-            (sample.labels["model"], sample.labels["version"])
-            for metric in metrics
-            if metric.name == RETIRED_NAME
-            for sample in metric.samples
-            if 0 < sample.value <= self._since
-        }
-        for metric in metrics:
-            metric.samples = [
-                sample
-                for sample in metric.samples
-                if (sample.labels.get("model"), sample.labels.get("version")) not in expired
-            ]
-            yield metric
+        return collect_metrics(since=self._since)
 
 
 class RequestTelemetry:
@@ -132,7 +134,7 @@ class RequestTelemetry:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.match(given) else make_request_id()
+        request_id = given if REQUEST_ID.fullmatch(given) else make_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         clear_contextvars()
         bind_contextvars(request_id=request_id)

@@ -185,6 +185,11 @@ def test_every_process_tells_what_all_have_counted_also_those_that_were_killed(t
         assert all_is_counted()
         ask_everything()
         wait_until(all_is_counted)
+        (statistics,) = served.client.get("/v2/models/m/versions/1/stats").json()["model_stats"]
+        assert statistics["inference_count"] == sum(answered[key] for key in answered if key[1] == "1")
+        assert statistics["inference_stats"]["success"]["count"] == sum(
+            asked[key] for key in asked if key[1] == "1" and key[-1] == "200"
+        )
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -79,7 +79,7 @@ class KeyRing:
         """Read all keys again. Who comes meanwhile waits for that reading, but not long."""
         tried_before = self._tried_at
         if not self._reading.acquire(timeout=LONGEST_WAIT):
-            self._tried_at = time.monotonic()  # a database that hangs is away
+            self._go_without(time.monotonic())  # a database that hangs is away
             return
         try:
             if self._tried_at == tried_before:
@@ -93,13 +93,17 @@ class KeyRing:
             with self._database.session_scope(write=False) as session:
                 keys = session.scalars(select(ApiKey).filter_by(revoked_at=None)).all()
         except Exception as error:  # whatever it is, the known keys hold for a while
-            if started - self._read_at > GRACE_SECONDS:
-                self.keys = {}
             log.warning("keys_not_read", error=str(error))
+            self._go_without(started)
         else:
             self.keys = {key.digest: key for key in keys}
-            self._read_at = started
-        self._tried_at = started
+            self._read_at = self._tried_at = started
+
+    def _go_without(self, now: float) -> None:
+        """Believe what is known, for a while."""
+        if now - self._read_at > GRACE_SECONDS:
+            self.keys = {}
+        self._tried_at = now
 
     def _read_one(self, digest: str) -> ApiKey | None:
         with self._database.session_scope(write=False) as session:

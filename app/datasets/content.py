@@ -51,8 +51,11 @@ def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
         yield from read_chunks(path)
 
 
-def accepted(accept: str) -> MediaType:
-    """The media type that ``Accept`` likes best (RFC 9110, section 12.5.1). Raises AppError (406)."""
+def preferred(accept: str) -> list[str]:
+    """The media ranges of ``Accept``, the best liked first, without those it refuses.
+
+    As RFC 9110, section 12.5.1, has it, but that of ranges of one quality the first named comes first.
+    """
     wanted = []
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -61,8 +64,13 @@ def accepted(accept: str) -> MediaType:
             wanted.append((-float(quality), name))
         except ValueError:
             wanted.append((0.0, name))
-    for unliked, name in sorted(wanted, key=lambda one: one[0]):
-        if name in RANGES and unliked < 0:
+    return [name for unliked, name in sorted(wanted, key=lambda one: one[0]) if unliked < 0]
+
+
+def accepted(accept: str) -> MediaType:
+    """The media type of tables that ``Accept`` likes best. Raises AppError (406)."""
+    for name in preferred(accept):
+        if name in RANGES:
             return RANGES[name]
     raise AppError(
         "not_acceptable",

@@ -158,11 +158,10 @@ def _version_of(
     caller: Caller, prediction_id: str, prediction: PredictionId | None, versions: dict[int, ModelVersion]
 ) -> ModelVersion:
     version = versions.get(prediction.version_id) if prediction else None
-    if version is None:
+    if version is None or not caller.may_touch(version.model):
         raise _Refused(
             "unknown_prediction",
-            f"{prediction_id[:60]!r} is not an id that this server gave. Use an id from `prediction_ids`.",
+            f"{prediction_id[:60]!r} is not an id that this server gave this key. Use an id from "
+            "`prediction_ids`.",
         )
-    if not caller.may_touch(version.model):
-        raise _Refused("model_not_allowed", f"The key {caller.name!r} may not touch model {version.model!r}.")
     return version

@@ -17,12 +17,16 @@ from app.monitoring.drift import DriftReport
 from app.registry.models import ModelVersion
 from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
 from app.serving.predicting import prediction_not_found
+from app.serving.prediction_ids import is_prediction_id
+from app.serving.records import PredictionRecord
 
 feedback_router = APIRouter(prefix="/v1/feedback", tags=["feedback"], route_class=GuardedRoute)
 history_router = APIRouter(prefix="/v1/predictions", tags=["feedback"], route_class=GuardedRoute)
 router = APIRouter(prefix="/v1/models/{model}", tags=["monitoring"], route_class=GuardedRoute)
 
 MAX_ITEMS = 10_000
+CLIENT_IDS_LAST = timedelta(days=30)
+"""How long feedback may name a request by the client's own id: each such name is looked for in the log."""
 
 # ── Feedback ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -122,15 +126,18 @@ def find_named_requests(
     body: FeedbackBatch, caller: CallerDep, predicting: PredictingDep
 ) -> dict[str, list[str]]:
     """Prediction ids by the clients' own ids of requests, where items name such; before any transaction."""
-    named = {item.prediction_id for item in body.items if predicting.ids.parse(item.prediction_id) is None}
+    named = {item.prediction_id for item in body.items if not is_prediction_id(item.prediction_id)}
     if not named:
         return {}
-    found = predicting.journal.find_by_client_id(frozenset(named), caller.may_touch)
-    return {
-        client_id: [record.prediction_id for record in records]
-        for client_id, records in found.items()
-        if caller.has(Permission.READ) or records[0].caller == caller.name
-    }
+
+    def may_see(record: PredictionRecord) -> bool:
+        return caller.may_touch(record.model) and (
+            caller.has(Permission.READ) or record.caller == caller.name
+        )
+
+    since = caller.now - CLIENT_IDS_LAST
+    found = predicting.journal.find_by_client_id(frozenset(named), since, may_see)
+    return {client_id: [record.prediction_id for record in records] for client_id, records in found.items()}
 
 
 @feedback_router.post("", responses=problem_responses(409))
@@ -143,7 +150,8 @@ def send_feedback(
 ) -> FeedbackReceipt:
     """Tell what came true. Each item is accepted, recognised as a repetition, or rejected by itself.
 
-    A request of one row that carried an `id` of its own (Open Inference Protocol) may be named by that.
+    A request of one row that carried an `id` of its own (Open Inference Protocol) may be named by that for
+    30 days.
     """
     outcomes = []
     for item in body.items:

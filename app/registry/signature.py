@@ -112,7 +112,7 @@ class Feature(BaseModel):
 class Signature(BaseModel):
     """The columns a model version takes, in matrix order, and the target it answers with.
 
-    ``ignored`` are columns of the training data that the model does not use: a row may carry them.
+    ``ignored`` are columns of the training data that the model does not use: a row may carry a value of them.
     ``classes`` are the labels in the order of the probabilities (classifiers only).
     """
 
@@ -170,6 +170,11 @@ class Signature(BaseModel):
                 cells[position] = feature.encode(row.get(feature.name))
             except ValueError as error:
                 errors.append(InputError(pointer(*at, feature.name), str(error)))
+        errors.extend(
+            InputError(pointer(*at, name), f"must be a single value, not {shown(row[name])}")
+            for name in self.ignored
+            if isinstance(row.get(name), list | dict)
+        )
         if not row.keys() <= self.known_columns:
             names = ", ".join(feature.name for feature in self.features)
             errors.extend(

@@ -13,26 +13,18 @@ from app.child import carry_out, die_with_the_worker, report
 def score(request: dict[str, Any], folder: Path) -> None:
     # After the watch: to load these takes a while, and scikit-learn is for versions that need it.
     from app.registry.signature import Signature
-    from app.serving.batch_scoring import Scorer, part_name, plan_parts, score_part, write_part
+    from app.serving.batch_scoring import part_name, plan_parts, score_part, write_part
+    from app.serving.scorers import open_scorer
 
     signature = Signature.model_validate(request["signature"])
-    artifact = Path(request["artifact"]).read_bytes()
-    scorer: Scorer
-    if request["compiled"]:
-        from app.serving.compiled import CompiledScorer
-
-        scorer = CompiledScorer.from_bytes(artifact)
-    else:
-        from app.serving.native import NativeScorer
-
-        scorer = NativeScorer(artifact, signature)
+    scorer = open_scorer(Path(request["artifact"]).read_bytes(), signature, compiled=request["compiled"])
     total: int = request["rows"]
 
     def tell(done: int) -> None:
         report(done / total, f"{done:,} of {total:,} rows scored")
 
     for rows in plan_parts(signature, total, request["start"]):
-        scores = score_part(Path(request["parquet"]), signature, scorer, rows, tell)
+        scores = score_part(Path(request["parquet"]), signature, scorer.score, rows, tell)
         write_part(folder / part_name(rows), signature, request["version"], rows, scores)
 
 

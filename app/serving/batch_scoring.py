@@ -4,9 +4,9 @@ A part's file has a row for each row of the data, in its order: ``row`` (from 0)
 classifiers ``probability_<class>`` for each class, and ``model_version``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from arro3.core import Array, DataType, Table
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app.columns import ColumnType
 from app.registry.matrix import read_matrix
 from app.registry.signature import Signature
+from app.serving.labels import probability_columns
 
 PART_ROWS = 50_000
 PART_CELLS = 10_000_000
@@ -31,9 +32,7 @@ ARROW_TYPES = {
 }
 
 
-class Scorer(Protocol):
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, features) → (n, classes) probabilities, or (n, 1) values of a regression."""
+Matrix = NDArray[np.float64]
 
 
 def plan_parts(signature: Signature, rows: int, start: int) -> Iterator[range]:
@@ -55,24 +54,27 @@ def part_rows(path: Path) -> range:
 
 
 def score_part(
-    parquet: Path, signature: Signature, scorer: Scorer, rows: range, told: Callable[[int], None]
-) -> NDArray[np.float64]:
+    parquet: Path,
+    signature: Signature,
+    score: Callable[[Matrix], Matrix],
+    rows: range,
+    told: Callable[[int], None],
+) -> Matrix:
     """The scores of some rows of a data version, of shape (len(rows), classes or 1).
 
-    Calls ``told`` with the number of the row before which all are scored, from time to time.
+    ``score`` is a scorer's. Calls ``told`` with the number of the row before which all are scored, from
+    time to time.
     """
     matrix = read_matrix(parquet, signature, rows)
     scores = np.empty((len(rows), len(signature.classes or (None,))))
     for start in range(0, len(rows), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        scores[block] = scorer.score(matrix[block])
+        scores[block] = score(matrix[block])
         told(rows.start + min(block.stop, len(rows)))
     return scores
 
 
-def write_part(
-    path: Path, signature: Signature, version: int, rows: range, scores: NDArray[np.float64]
-) -> None:
+def write_part(path: Path, signature: Signature, version: int, rows: range, scores: Matrix) -> None:
     """Write the predictions for ``rows`` to the Parquet file ``path``, which appears whole."""
     columns: dict[str, Any] = {"row": Array.from_numpy(np.arange(rows.start, rows.stop, dtype=np.int64))}
     if signature.classes is None:
@@ -86,15 +88,3 @@ def write_part(
     unfinished = path.with_suffix(".unfinished")
     write_parquet(Table.from_pydict(columns), str(unfinished), compression="zstd(3)")
     unfinished.rename(path)
-
-
-def probability_columns(classes: Sequence[Any]) -> list[str]:
-    """A column name for each class: ``probability_true``, ``probability_UA``.
-
-    Classes that differ in nothing but case are told by their position instead, from 0: most readers
-    take names that differ in case for one.
-    """
-    names = [str(label).lower() if isinstance(label, bool) else str(label) for label in classes]
-    if len({name.casefold() for name in names}) < len(names):
-        names = [str(position) for position in range(len(names))]
-    return [f"probability_{name}" for name in names]

@@ -7,7 +7,7 @@ refused, goes on to the ordinary route, which reads the same body and is the onl
 
 from dataclasses import replace
 from time import perf_counter, time_ns
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -24,15 +24,14 @@ from app.telemetry import REQUEST_ID, make_request_id
 
 PREFIX, VERB = "/v1/models/", ":predict"
 PROTOCOL = "v1"
+OTHER_FORMS = (b"arrow", b"csv", b"ndjson")
+"""In a ``Content-Type`` or ``Accept`` of requests that the ordinary route takes or answers otherwise."""
 MAX_ADMITTED = 10_000
-PLAIN = (b"", b"*/*", b"application/json", b"application/json, text/plain, */*")
-"""What clients of JSON send as ``Accept``; by any other, the ordinary route may answer in another form."""
 
 
 class Admission(NamedTuple):
-    """That a key may ask a model for predictions; it holds as long as the key ring has these ``keys``."""
+    """That a key may ask a model for predictions."""
 
-    keys: Any
     caller: Caller
     name_text: bytes
 
@@ -44,86 +43,86 @@ class Express:
         self._ordinary = ordinary
         self._predicting: Predicting | None = None
         self._key_ring: KeyRing | None = None
+        self._max_body = self._max_rows = 0
         self._admitted: dict[tuple[bytes, str], Admission] = {}
+        self._admitted_by: object = None
 
-    def open(self, predicting: Predicting, key_ring: KeyRing) -> None:
+    def open(self, predicting: Predicting, key_ring: KeyRing, *, max_body: int) -> None:
         self._predicting, self._key_ring = predicting, key_ring
+        self._max_body = min(SMALL_BODY, max_body)
+        self._max_rows = min(SMALL_ROWS, predicting.max_instances)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope.get("path", "")
         predicting = self._predicting
+        if predicting is None or scope["type"] != "http" or scope["method"] != "POST":
+            return await self._ordinary(scope, receive, send)
+        started = perf_counter()
+        path: str = scope["path"]
+        model = path[len(PREFIX) : -len(VERB)]
+        deployment = predicting.live.current(model) if path == f"{PREFIX}{model}{VERB}" else None
+        authorization = given_id = forms = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = authorization or value  # the first holds, as on the ordinary route
+            elif name == b"x-request-id":
+                given_id = given_id or value
+            elif name in (b"accept", b"content-type"):
+                forms += value
+            elif name == b"content-encoding":
+                deployment = None
         if (
-            predicting is not None
-            and path.endswith(VERB)
-            and path.startswith(PREFIX)
-            and scope["method"] == "POST"
+            deployment is None
+            or (admission := self._admit(authorization, model)) is None
+            or any(form in forms for form in OTHER_FORMS)
         ):
-            started = perf_counter()
-            model = path[len(PREFIX) : -len(VERB)]
-            authorization = given_id = accept = b""
-            for name, value in scope["headers"]:
-                if name == b"authorization":
-                    authorization = value
-                elif name == b"x-request-id":
-                    given_id = value
-                elif name == b"accept":
-                    accept = value
-            admission = self._admit(authorization, model) if accept in PLAIN else None
-            deployment = predicting.live.current(model)
-            if deployment is not None and admission is not None:
-                message = await receive()
-                target = deployment.choose()
-                compiled = target.version.compiled
-                if compiled is not None and (rows := read_rows(target, message)) is not None:
-                    request_id = given_id.decode("latin-1")
-                    if not given_id or not REQUEST_ID.match(request_id):
-                        request_id = make_request_id()
-                    body = answer(predicting, target, compiled, rows, admission, request_id)
-                    await send(
-                        {
-                            "type": "http.response.start",
-                            "status": 200,
-                            "headers": [
-                                (b"content-type", b"application/json"),
-                                (b"content-length", b"%d" % len(body)),
-                                (b"x-request-id", request_id.encode()),
-                            ],
-                        }
-                    )
-                    await send({"type": "http.response.body", "body": body})
-                    meters_of(target, PROTOCOL).seconds.observe(perf_counter() - started)
-                    if deployment.shadow is not None:
-                        caller = replace(admission.caller, request_id=request_id)
-                        score = predicting.score_shadow
-                        await run_in_threadpool(score, deployment.shadow, caller, rows, PROTOCOL, None)
-                    return
-                receive = again(message, receive)
-        await self._ordinary(scope, receive, send)
+            return await self._ordinary(scope, receive, send)
+        target = deployment.choose()
+        message = await receive()
+        compiled, rows = target.version.compiled, self._read(target, message)
+        if compiled is None or rows is None:
+            scope.setdefault("state", {})["target"] = target  # it is chosen once
+            return await self._ordinary(scope, again(message, receive), send)
+        request_id = given_id.decode("latin-1")
+        if not given_id or not REQUEST_ID.fullmatch(request_id):
+            request_id = make_request_id()
+        body = answer(predicting, target, compiled, rows, admission, request_id)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        meters_of(target, PROTOCOL).seconds.observe(perf_counter() - started)
+        if deployment.shadow is not None:
+            caller = replace(admission.caller, request_id=request_id)
+            score = predicting.score_shadow
+            await run_in_threadpool(score, deployment.shadow, caller, rows, PROTOCOL, None)
+        return None
 
     def _admit(self, authorization: bytes, model: str) -> Admission | None:
         """What lets a request through; None for whom the ordinary route must look up or refuse."""
         ring = self._key_ring
         if ring is None or not ring.fresh:
             return None
+        if ring.keys is not self._admitted_by or len(self._admitted) > MAX_ADMITTED:
+            self._admitted, self._admitted_by = {}, ring.keys
         admission = self._admitted.get((authorization, model))
-        if admission is None or admission.keys is not ring.keys:
+        if admission is None:
             caller = ring.recall(authorization.decode("latin-1"))
             if caller is None or not (caller.has(Permission.PREDICT) and caller.may_touch(model)):
                 return None
-            if len(self._admitted) >= MAX_ADMITTED:
-                self._admitted.clear()
-            admission = Admission(ring.keys, caller, msgspec.json.encode(caller.name))
+            admission = Admission(caller, msgspec.json.encode(caller.name))
             self._admitted[authorization, model] = admission
         return admission
 
-
-def read_rows(target: Target, message: Message) -> Rows | None:
-    """The few rows of a request that came in one piece; None for any other."""
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False) or len(body) > SMALL_BODY:
-        return None
-    rows = target.version.reader.read(body)
-    return rows if rows is not None and rows.size <= SMALL_ROWS else None
+    def _read(self, target: Target, message: Message) -> Rows | None:
+        """The few rows of a request that came in one piece; None for any other."""
+        body: bytes = message.get("body", b"")
+        if target.version.compiled is None or message.get("more_body", False) or len(body) > self._max_body:
+            return None
+        rows = target.version.reader.read(body)
+        return rows if rows is not None and rows.size <= self._max_rows else None
 
 
 def answer(

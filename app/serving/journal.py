@@ -10,8 +10,9 @@ of the two only.
 import io
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +59,7 @@ class Journal:
         self._database = database
         self._store = store
         self._scratch = scratch
+        self._patience = max(120, 12 * seal_seconds)
         self._repeating = Repeating("journal-sealer", seal_seconds, self._try_to_seal)
         self._own = OwnedFolder(self._spools)
         self._writing = threading.Lock()
@@ -70,8 +72,16 @@ class Journal:
 
     @property
     def problem(self) -> str | None:
-        """Why records are not being written or sealed now."""
-        return self._not_writing or self._not_sealing
+        """Why records are not being written or sealed now, or not soon enough."""
+        return self._not_writing or self._not_sealing or self._backlog()
+
+    def _backlog(self) -> str | None:
+        waiting = [path.stat() for path in self._spools.glob("*/*.ndjson") if path.exists()]
+        oldest = min((found.st_ctime for found in waiting), default=time.time())
+        if time.time() - oldest < self._patience:
+            return None
+        size = sum(found.st_size for found in waiting) / 1e6
+        return f"{size:.0f} MB of recorded predictions wait to be sealed, some for minutes"
 
     def start(self) -> None:
         self._repeating.start()
@@ -97,21 +107,26 @@ class Journal:
                     raise OSError("the disk took a part of the record only")
             except OSError as error:
                 LOST.inc(rows)
+                if self._not_writing is None:  # a line for each would fill what is left of the disk
+                    log.error("predictions_not_recorded", error=str(error))
                 self._not_writing = f"predictions are answered but not recorded: {error}"
-                log.error("predictions_not_recorded", count=rows, error=str(error))
+                self._close()  # what is half written ends its file
             else:
                 self._size += len(entry)
                 self._not_writing = None
 
     def _open_next(self) -> io.FileIO:
-        if self._file:
-            self._file.close()
-            self._file = None
+        self._close()
         self._count += 1
         self._size = 0
-        # Appending: after a truncation the next write lands at the new end.
         self._file = io.FileIO(self._own.path / f"{self._count:08}.ndjson", "ab")
         return self._file
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # it has nothing of its own to write
+                file.close()
 
     # ── Sealing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -124,9 +139,7 @@ class Journal:
         """
         with self._sealing:
             with self._writing:
-                if self._file:
-                    self._file.close()
-                    self._file = None
+                self._close()
                 # Listed before anybody opens the next file: that one is being written.
                 finished = spool_files(self._own.path)
             errors = self._seal_files(finished)
@@ -202,9 +215,9 @@ class Journal:
         """
         selection = Selection(since, until, version, prediction_id)
         # Spools first: one that is sealed after this shows in the segments, and is left out by its name.
+        holding = prediction_id or f'"model":{msgspec.json.encode(model).decode()}'
         spools = {
-            spool_name(path): read_spool(path, holding=prediction_id or "")
-            for path in self._spools.glob("*/*.ndjson")
+            spool_name(path): read_spool(path, holding=holding) for path in self._spools.glob("*/*.ndjson")
         }
         asked = [PredictionSegment.model == model]
         if since is not None:
@@ -230,27 +243,29 @@ class Journal:
         return found
 
     def find_by_client_id(
-        self, client_ids: frozenset[str], may_touch: Callable[[str], bool]
+        self, client_ids: frozenset[str], since: datetime, may_see: Callable[[PredictionRecord], bool]
     ) -> dict[str, list[PredictionRecord]]:
-        """The newest request under each of the clients' own ids, of models that ``may_touch``; its rows.
+        """The newest request since then under each of the clients' own ids that ``may_see``; its rows.
 
         The inputs are left out. An id under which there is no request is not in the answer.
         """
-        selection = Selection(client_ids=client_ids)
+        selection = Selection(since=since, client_ids=client_ids)
         spools = {
             spool_name(path): read_spool(path, holding='"client_id":"')
             for path in self._spools.glob("*/*.ndjson")
         }
-        listed = self._list_segments([PredictionSegment.has_client_ids.is_(True)], spools)
+        asked = [PredictionSegment.has_client_ids.is_(True), PredictionSegment.last_at >= since]
+        listed = self._list_segments(asked, spools)
         unsealed = spools.keys() - {segment.spool for segment in listed}
         read = [record for name in unsealed for record in spools[name] if selection.takes(record)]
-        segments = [segment for segment in listed if segment.has_client_ids and may_touch(segment.model)]
-        for batch in batches(segments, None):
-            if client_ids <= {record.client_id for record in read}:
+        seen = [record for record in read if may_see(record)]
+        for batch in batches([segment for segment in listed if segment.has_client_ids], None):
+            if client_ids <= {record.client_id for record in seen}:
                 break  # what follows is older
-            read += self._read_segments(batch, selection, limit=None, with_inputs=False)
+            read = self._read_segments(batch, selection, limit=None, with_inputs=False)
+            seen += [record for record in read if may_see(record)]
         found: dict[str, list[PredictionRecord]] = {}
-        for record in newest([record for record in read if may_touch(record.model)], None):
+        for record in newest(seen, None):
             rows = found.setdefault(record.client_id or "", [record])
             if rows[0] is not record and rows[0].at == record.at:
                 rows.append(record)

@@ -124,8 +124,9 @@ class LiveTable:
 
     def loaded(self, version_id: int) -> LoadedVersion | None:
         """The version, if it is in memory."""
-        version = self._loaded.get(version_id)
+        version = self._loaded.pop(version_id, None)
         if version is not None:
+            self._loaded[version_id] = version  # the last to be forgotten
             _mark_used(version)  # also where another process has retired it since
         return version
 

@@ -97,13 +97,16 @@ def _adversarial_rows(
         for cell in _adversarial_cells(feature)
     ]
     changes += _threshold_cells(compiled)
+    # Thinned before the rows are made: a wide table's would take more memory than the fit.
+    kept = _thinned(np.arange(len(changes)), max(0, MAX_ADVERSARIAL_CELLS // len(usual) - 3))
+    changes = [changes[place] for place in kept.tolist()]
     rows = np.tile(usual, (len(changes) + 3, 1))
     for row, (column, cell) in zip(rows, changes, strict=False):
         row[column] = cell
     rows[-3] = np.nan
     for row, end in ((rows[-2], 1), (rows[-1], -1)):
         row[:] = [max(cells, key=lambda cell: end * cell) for cells in map(_finite_cells, signature.features)]
-    return _thinned(rows, max(3, MAX_ADVERSARIAL_CELLS // rows.shape[1]))
+    return rows
 
 
 def _adversarial_cells(feature: Feature) -> list[float]:

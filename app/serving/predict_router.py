@@ -19,6 +19,7 @@ from app.serving.live import Target
 from app.serving.models import Variant
 from app.serving.predicting import SMALL_BODY, Predicting, prediction_not_found, timed
 from app.serving.protocols import bulk
+from app.serving.protocols.compression import UnsupportedEncoding, decompress
 from app.serving.records import PredictionRecord
 
 # Files are taken in bulk; the smaller limit of JSON stands where that is read.
@@ -128,7 +129,7 @@ class Replay(BaseModel):
                     "recorded": PREDICTION_EXAMPLE,
                     "version": 1,
                     "encoded": {"distance": 1400.0, "carrier": 11.0},
-                    "features": {"numeric__distance": 0.48, "categorical__carrier_11.0": 1.0},
+                    "features": {"distance": 0.48, 'carrier is "UA"': 1.0},
                     "raw_scores": [-1.59],
                     "prediction": False,
                     "probabilities": [0.83, 0.17],
@@ -173,7 +174,9 @@ _predict: dict[str, Any] = {
 @router.post("/{model}:predict", **_predict)
 async def predict(model: str, request: Request, caller: CallerDep, predicting: PredictingDep) -> Response:
     """Predict with what is in service. Every row is answered as if it came alone, and recorded."""
-    return await _answer(request, caller, predicting, await predicting.find_target(caller, model))
+    chosen: Target | None = getattr(request.state, "target", None)  # by the express lane
+    target = chosen or await predicting.find_target(caller, model)
+    return await _answer(request, caller, predicting, target)
 
 
 @router.post("/{model}/versions/{version}:predict", **_predict)
@@ -215,19 +218,26 @@ async def predict_with_alias(
 
 
 async def _answer(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:
+    encoding = request.headers.get("content-encoding", "")
     if bulk.media_type_of(request) in bulk.BULK:
+        if encoding:
+            raise UnsupportedEncoding(
+                "unsupported_encoding", "Content-Encoding is not read in bulk: send the body as it is."
+            )
         return await bulk.respond(request, caller, predicting, target)
     limit = request.app.state.settings.max_request_bytes
     read = target.version.reader.read
     with timed(target, "v1"):
         body = await limit_body(request, limit, "ROUNDHOUSE_MAX_REQUEST_BYTES").body()
+        if encoding:
+            body = await run_in_threadpool(decompress, body, encoding, limit=limit)
         rows = read(body) if len(body) <= SMALL_BODY else await run_in_threadpool(read, body)
         if rows is not None:
             answer = await predicting.answer_rows(target, caller, rows, protocol="v1")
         else:
             asked = await run_in_threadpool(read_body, PredictRequest, body)
             answer = await predicting.answer(target, caller, asked.instances, protocol="v1")
-    return bulk.format_answer(request, answer)
+    return await bulk.format_answer(request, answer)
 
 
 def find_record(

@@ -161,7 +161,7 @@ class Predicting:
         self.ids = ids
         self.answered: Tally[str] = Tally()
         """Rows that this process has answered, by model."""
-        self._max_instances = max_instances
+        self.max_instances = max_instances
         self._shares = shares
 
     async def find_target(self, caller: Caller, model: str) -> Target:
@@ -192,11 +192,8 @@ class Predicting:
     ) -> Answer:
         """Answer rows of JSON values. Raises InvalidInput with pointers under ``root``."""
         self._check_count(len(rows), root)
-        encode = target.version.reader.encode
-        if len(rows) <= SMALL_ROWS:
-            encoded = encode(rows, root=root)
-        else:
-            encoded = await run_in_threadpool(encode, rows, root=root)
+        # In a thread: how large the rows' texts are is not known, and this is the way of the few.
+        encoded = await run_in_threadpool(target.version.reader.encode, rows, root=root)
         return await self._complete(target, caller, encoded, protocol, client_id)
 
     async def answer_rows(self, target: Target, caller: Caller, rows: Rows, *, protocol: str) -> Answer:
@@ -222,7 +219,7 @@ class Predicting:
         def now() -> Answer:
             return self.record(target, caller, rows, version.scorer.score(rows.matrix), protocol, client_id)
 
-        if rows.size > SMALL_ROWS:
+        if rows.size > SMALL_ROWS or len(rows.inputs) > SMALL_BODY:
             return await run_in_threadpool(now)
         if version.compiled is not None:
             return now()
@@ -290,11 +287,11 @@ class Predicting:
         self.answered[target.version.model] += rows
 
     def _check_count(self, count: int, root: str) -> None:
-        if count > self._max_instances:
+        if count > self.max_instances:
             raise InvalidInput(
                 "too_many_instances",
-                f"One request takes at most {self._max_instances} instances; this one has {count}.",
-                errors=[InputError(pointer(root), f"send at most {self._max_instances} rows")],
+                f"One request takes at most {self.max_instances} instances; this one has {count}.",
+                errors=[InputError(pointer(root), f"send at most {self.max_instances} rows")],
             )
 
     def score_shadow(
@@ -334,5 +331,6 @@ def sent_rows(rows: Rows) -> list[Any]:
 def prediction_not_found(prediction_id: str) -> NotFound:
     return NotFound(
         "prediction_not_found",
-        f"There is no prediction {prediction_id!r} that this key may see. Use an id from `prediction_ids`.",
+        f"There is no prediction {prediction_id!r} that this key may see, or it was not recorded "
+        "(ROUNDHOUSE_JOURNAL_SHARES). Use an id from `prediction_ids`.",
     )

@@ -3,21 +3,22 @@
 An id carries the time, the model version, the deployment and a keyed checksum, so that feedback on it
 can be checked and routed without a look-up. 40 characters of base32 hold 25 bytes:
 
-    6 time (16 µs since 1970) | 4 version | 4 deployment (0: none) | 5 random | 2 row | 4 of a keyed BLAKE2b
+    6 time (16 µs since 1970) | 3 version | 3 deployment (0: none) | 5 random | 2 row | 6 of a keyed BLAKE2b
 
-The rows of a request share all but the last two. A BLAKE2b of what they share and of the number of sixteen
-rows together gives each of the sixteen its four bytes: a thousand ids take 63 digests.
+The rows of a request share all but the last two. A BLAKE2b of what they share and of the number of ten rows
+together gives each of the ten its six bytes: a thousand ids take a hundred digests.
 """
 
 import base64
 import hashlib
 import io
 import os
+import re
 import secrets
-import struct
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,9 @@ ID_LENGTH = 40
 TICK = timedelta(microseconds=16)
 """How exact the time in an id is."""
 
-_HEAD = struct.Struct(">6sII")
-_RANDOM_BYTES, _ROW_BYTES, _MAC_BYTES = 5, 2, 4
-_SHARED_BYTES = _HEAD.size + _RANDOM_BYTES
+_FORM = re.compile(rf"[a-z2-7]{{{ID_LENGTH}}}")
+_TIME_BYTES, _NUMBER_BYTES, _RANDOM_BYTES, _ROW_BYTES, _MAC_BYTES = 6, 3, 5, 2, 6
+_SHARED_BYTES = _TIME_BYTES + 2 * _NUMBER_BYTES + _RANDOM_BYTES
 _ROWS_OF_DIGEST = hashlib.blake2b.MAX_DIGEST_SIZE // _MAC_BYTES
 _MAX_ROWS = 2 ** (8 * _ROW_BYTES)
 _KEY_NAME = "prediction-ids"
@@ -46,14 +47,23 @@ class PredictionId(NamedTuple):
     deployment_id: int | None
 
 
+def is_prediction_id(text: str) -> bool:
+    """Whether a text has the form of an id, whoever made it."""
+    return _FORM.fullmatch(text) is not None
+
+
 class PredictionIds:
     def __init__(self, secret: bytes) -> None:
-        self._keyed = hashlib.blake2b(key=secret)
+        self._keyed = hashlib.blake2b(key=secret, digest_size=_ROWS_OF_DIGEST * _MAC_BYTES)
         self._noise: deque[bytes] = deque()
 
     def make(self, microseconds: int, version_id: int, deployment_id: int | None, count: int) -> list[str]:
         """``count`` new ids of predictions made at a time, in microseconds since 1970."""
-        head = _HEAD.pack((microseconds // 16).to_bytes(6, "big"), version_id, deployment_id or 0)
+        head = b"%b%b%b" % (
+            (microseconds // 16).to_bytes(_TIME_BYTES, "big"),
+            version_id.to_bytes(_NUMBER_BYTES, "big"),
+            (deployment_id or 0).to_bytes(_NUMBER_BYTES, "big"),
+        )
         if count == 1:
             shared = head + self._draw()
             return [base32(shared + bytes(_ROW_BYTES) + self._digest(shared, 0)[:_MAC_BYTES])]
@@ -83,24 +93,21 @@ class PredictionIds:
 
     def parse(self, text: str) -> PredictionId | None:
         """What an id says, or None where this installation has not made it."""
-        if len(text) != ID_LENGTH or not text.isascii():
+        if not is_prediction_id(text):
             return None
-        try:
-            raw = base64.b32decode(text.upper())
-        except ValueError:
-            return None
+        raw = base64.b32decode(text.upper())
         shared, mac = raw[:_SHARED_BYTES], raw[-_MAC_BYTES:]
         row = int.from_bytes(raw[_SHARED_BYTES:-_MAC_BYTES], "big")
         start = row % _ROWS_OF_DIGEST * _MAC_BYTES
         expected = self._digest(shared, row)[start : start + _MAC_BYTES]
-        if text != text.lower() or not secrets.compare_digest(mac, expected):
+        if not secrets.compare_digest(mac, expected):
             return None
-        ticks, version_id, deployment_id = _HEAD.unpack(raw[: _HEAD.size])
-        at = datetime.fromtimestamp(0, UTC) + int.from_bytes(ticks, "big") * TICK
-        return PredictionId(at, version_id, deployment_id or None)
+        ends = accumulate((_TIME_BYTES, _NUMBER_BYTES, _NUMBER_BYTES), initial=0)
+        ticks, version_id, deployment_id = (int.from_bytes(raw[a:b], "big") for a, b in pairwise(ends))
+        return PredictionId(datetime.fromtimestamp(0, UTC) + ticks * TICK, version_id, deployment_id or None)
 
     def _digest(self, shared: bytes, row: int) -> bytes:
-        """The checksums of the sixteen rows that this row is one of."""
+        """The checksums of the ten rows that this row is one of."""
         digest = self._keyed.copy()  # half the time of taking up the key anew
         digest.update(shared + (row // _ROWS_OF_DIGEST).to_bytes(_ROW_BYTES, "big"))
         return digest.digest()

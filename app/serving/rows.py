@@ -50,8 +50,11 @@ JSON_TYPES: dict[ColumnType, Any] = {
     ColumnType.DATETIME: str,
 }
 
+LINE_ENDS = re.compile(rb"[\r\n]")
 UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
 """What the name of a msgspec field must not hold."""
+
+SINGLE = bool | int | float | str | None
 
 _body = msgspec.json.Decoder(_Body)
 
@@ -65,7 +68,7 @@ class RowReader:
             type_ = _json_type(feature)
             default = None if feature.nullable else msgspec.NODEFAULT
             fields.append((f"f{position}", type_ | None if feature.nullable else type_, default))
-        fields += [(f"i{position}", Any, None) for position in range(len(signature.ignored))]
+        fields += [(f"i{position}", SINGLE, None) for position in range(len(signature.ignored))]
         names = [feature.name for feature in signature.features] + list(signature.ignored)
         self._decoder: msgspec.json.Decoder[list[Any]] | None = None
         if any(map(UNNAMEABLE.search, names)):
@@ -96,7 +99,9 @@ class RowReader:
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return None
         text = bytes(inputs)
-        return Rows(len(rows), cells, msgspec.json.format(text, indent=-1) if b"\n" in text else text)
+        if LINE_ENDS.search(text):
+            text = msgspec.json.format(text, indent=-1)
+        return Rows(len(rows), cells, text)
 
     def encode(self, rows: list[Any], *, root: str = "instances") -> Rows:
         """JSON values that are read already. Raises InvalidInput as ``Signature.encode`` does."""

@@ -10,12 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import structlog
 
 from app.datasets.engine import connect, identifier, literal, one_file
 from app.serving.records import Entry, PredictionRecord, Selection
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 SEGMENT_COLUMNS = {
     "prediction_id": "VARCHAR",
@@ -46,19 +50,25 @@ ENTRY_COLUMNS = {
 }
 """An ``Entry`` as DuckDB reads it."""
 
+log = structlog.get_logger()
 _decoder = msgspec.json.Decoder(Entry)
 
 # ── Spool files ──────────────────────────────────────────────────────────────────────────────────
 
 
 def read_spool(path: Path, holding: str = "") -> list[PredictionRecord]:
-    """The records of a spool file, of those requests whose line holds a text."""
-    return [
-        record
-        for line in whole_lines(path).splitlines()
-        if holding.encode() in line
-        for record in records_of(_decoder.decode(line))
-    ]
+    """The records of a spool file, of those requests whose line holds a text.
+
+    A line that is no entry is left out: sealing tells of it, and all others are read.
+    """
+    read: list[PredictionRecord] = []
+    for line in lines_of(whole_lines(path)):
+        if holding.encode() in line:
+            try:
+                read += records_of(_decoder.decode(line))
+            except (ValueError, RecursionError) as error:
+                log.error("spool_line_not_readable", path=str(path), error=str(error))
+    return read
 
 
 def whole_lines(path: Path) -> bytes:
@@ -68,6 +78,11 @@ def whole_lines(path: Path) -> bytes:
     except FileNotFoundError:  # sealed a moment ago
         return b""
     return content[: content.rfind(b"\n") + 1]
+
+
+def lines_of(content: bytes) -> Iterator[bytes]:
+    """Lines with their ends; unlike ``splitlines``, a carriage return ends none."""
+    return iter(io.BytesIO(content))
 
 
 def records_of(entry: Entry) -> Iterator[PredictionRecord]:
@@ -97,16 +112,16 @@ def records_of(entry: Entry) -> Iterator[PredictionRecord]:
 
 def decode_stream(stream: bytes) -> list[dict[str, Any]]:
     """The rows of an Arrow IPC stream."""
-    return [msgspec.json.decode(row) for row in rows_of_stream(stream)]
+    with connect(None) as connection:
+        return [msgspec.json.decode(row) for row in rows_of_stream(connection, stream)]
 
 
-def rows_of_stream(stream: bytes) -> list[str]:
+def rows_of_stream(connection: "DuckDBPyConnection", stream: bytes) -> list[str]:
     """The rows of an Arrow IPC stream, each the JSON of an object."""
     from arro3.io import read_ipc_stream  # for those few who send such streams
 
-    with connect(None) as connection:
-        connection.register("stream", read_ipc_stream(io.BytesIO(stream)))
-        return [row for (row,) in connection.execute("SELECT to_json(stream) FROM stream").fetchall()]
+    connection.register("stream", read_ipc_stream(io.BytesIO(stream)))
+    return [row for (row,) in connection.execute("SELECT to_json(stream) FROM stream").fetchall()]
 
 
 # ── Segments ─────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +145,8 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
     """
     content = whole_lines(spool)
     if b'"arrow":' in content:
-        content = b"".join(map(with_json_inputs, content.splitlines(keepends=True)))
+        with connect(folder) as connection:
+            content = b"".join(with_json_inputs(connection, line) for line in lines_of(content))
     source = folder / "spool.ndjson"
     source.write_bytes(content)
     with connect(folder) as connection:
@@ -139,7 +155,7 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
             format="newline_delimited",
             columns=ENTRY_COLUMNS,
             # DuckDB's own limit, 16 MB, unless a line is longer; each of its threads takes twice as much.
-            maximum_object_size=max(2**24, 1 + max(map(len, content.splitlines()), default=0)),
+            maximum_object_size=max(2**24, 1 + max(map(len, lines_of(content)), default=0)),
         ).create_view("entries")
         if connection.execute(TORN).fetchone():
             raise ValueError("a line of the spool is no entry of the journal")
@@ -174,13 +190,13 @@ PARTS = """
 """
 
 
-def with_json_inputs(line: bytes) -> bytes:
+def with_json_inputs(connection: "DuckDBPyConnection", line: bytes) -> bytes:
     """The line of an entry with its inputs as JSON, whatever form they came in."""
     entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     stream = entry.pop("arrow", None)
     if stream is None:
         return line
-    rows = rows_of_stream(msgspec.json.decode(stream, type=bytes))
+    rows = rows_of_stream(connection, msgspec.json.decode(stream, type=bytes))
     return msgspec.json.encode(entry | {"inputs": [msgspec.Raw(row.encode()) for row in rows]}) + b"\n"
 
 

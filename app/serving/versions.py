@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,8 +12,9 @@ from app.errors import AppError
 from app.registry.models import ModelVersion
 from app.registry.signature import Signature
 from app.serving.batching import Batches
-from app.serving.compiled import CompiledScorer, Steps
+from app.serving.compiled import CompiledScorer
 from app.serving.rows import RowReader
+from app.serving.scorers import Scorer, open_scorer
 from app.store import Store, StoreFault
 
 
@@ -21,17 +22,6 @@ class VersionNotServable(AppError):
     """The version's artifact cannot be read (503)."""
 
     status = 503
-
-
-class Scorer(Protocol):
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, features) → (n, classes) probabilities, or (n, 1) values of a regression.
-
-        A row's scores are the same bits in every batch.
-        """
-
-    def steps(self, matrix: NDArray[np.float64]) -> Steps:
-        """What one row, of shape (1, features), becomes on its way to the answer."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +63,8 @@ def load_version(row: ModelVersion, store: Store) -> LoadedVersion:
     try:
         signature = Signature.model_validate(row.signature)
         # The store checks the digest against the registry's: these are bytes that a worker wrote.
-        if row.scorer_digest is not None:
-            scorer: Scorer = CompiledScorer.from_bytes(store.read(row.scorer_digest))
-        else:
-            from app.serving.native import NativeScorer  # scikit-learn is for those that need it
-
-            scorer = NativeScorer(store.read(row.artifact_digest), signature)
+        artifact = store.read(row.scorer_digest or row.artifact_digest)
+        scorer = open_scorer(artifact, signature, compiled=row.scorer_digest is not None)
         version = LoadedVersion(row.id, row.model, row.number, signature, scorer)
         scorer.score(version.reader.encode([row.example]).matrix)  # warm before anybody waits for it
     except Exception as error:  # whatever another release's artifact raises, the other models go on

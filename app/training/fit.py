@@ -7,6 +7,7 @@ It reads ``request.json`` in the folder, writes a line of JSON to standard outpu
 
 import json
 import platform
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,12 @@ def _compile(result: TrainingResult, folder: Path) -> str | None:
     """Leave ``scorer.npz`` in the folder, or say why scikit-learn is to serve the model itself."""
     try:
         compiled = compile_pipeline(result.pipeline, result.signature)
+        reason = check_parity(result.pipeline, result.signature, compiled, result.holdout_matrix)
     except NotCompilable as refused:
         return str(refused)
-    reason = check_parity(result.pipeline, result.signature, compiled, result.holdout_matrix)
+    except Exception as error:  # whatever it is, the model is good, and scikit-learn can serve it
+        traceback.print_exc()
+        return f"the pipeline could not be compiled: {type(error).__name__}: {error}"
     if reason is None:
         (folder / SCORER).write_bytes(compiled.to_bytes())
     return reason

@@ -264,6 +264,7 @@ def test_a_preview_outside_the_limits_is_refused(shared: Client, flights: str, q
         ("*/*", MediaType.PARQUET),
         ("text/*", MediaType.CSV),
         ("image/png, text/csv;q=0.9, */*;q=0.1", MediaType.CSV),
+        ("text/csv;q=0, */*;q=0.1", MediaType.PARQUET),
         ("APPLICATION/X-NDJSON", MediaType.NDJSON),
     ],
 )

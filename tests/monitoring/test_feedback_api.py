@@ -174,7 +174,7 @@ def test_a_key_tells_only_of_models_that_it_may_touch(shared: Client, models: di
     limited = shared.as_role("client", models="told-w*")
     receipt = send(limited, item(one, True), item(other, 3.5))
     assert counts(receipt) == (1, 0, 0, 1)
-    assert (receipt["rejected"][0]["index"], receipt["rejected"][0]["code"]) == (0, "model_not_allowed")
+    assert (receipt["rejected"][0]["index"], receipt["rejected"][0]["code"]) == (0, "unknown_prediction")
     assert history(shared, one) == []
     reader = shared.as_role("viewer", models="told-w*")
     assert len(history(reader, other)) == 1

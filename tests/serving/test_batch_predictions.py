@@ -21,10 +21,10 @@ from app.serving.batch_scoring import (
     BLOCK_ROWS,
     PART_ROWS,
     plan_parts,
-    probability_columns,
     score_part,
     write_part,
 )
+from app.serving.labels import probability_columns
 from tests.client import Client, wait_until
 from tests.processes import worker_process
 from tests.versions import register, train_here
@@ -362,12 +362,10 @@ def test_parts_follow_each_other_from_the_start_to_the_last_row(
     assert list(plan_parts(signature(features), rows, rows)) == []
 
 
-class Echo:
-    """A scorer that answers with the row's own value."""
-
-    def score(self, matrix: np.ndarray) -> np.ndarray:
-        assert len(matrix) <= BLOCK_ROWS
-        return matrix
+def echo(matrix: np.ndarray) -> np.ndarray:
+    """Answers with the row's own value."""
+    assert len(matrix) <= BLOCK_ROWS
+    return matrix
 
 
 def test_a_part_is_scored_in_blocks_and_tells_how_far_it_is(tmp_path: Path) -> None:
@@ -375,7 +373,7 @@ def test_a_part_is_scored_in_blocks_and_tells_how_far_it_is(tmp_path: Path) -> N
     with duckdb.connect() as connection:
         connection.sql("SELECT range AS x0 FROM range(30_000)").write_parquet(str(parquet))
     told: list[int] = []
-    scores = score_part(parquet, signature(), Echo(), range(7_000, 18_000), told.append)
+    scores = score_part(parquet, signature(), echo, range(7_000, 18_000), told.append)
     assert scores[:, 0].tolist() == list(range(7_000, 18_000))
     assert told == [12_000, 17_000, 18_000]
 
@@ -399,19 +397,3 @@ def test_a_prediction_has_the_type_of_the_target(tmp_path: Path, type_: str, cla
     first, second = classes
     assert rows == [(10, second, 0.25, 0.75, 3), (11, first, 0.5, 0.5, 3), (12, first, 1.0, 0.0, 3)]
     assert {type(row[1]) for row in rows} == {type(first)}
-
-
-@pytest.mark.parametrize(
-    ("classes", "names"),
-    [
-        ([False, True], ["probability_false", "probability_true"]),
-        ([-1, 2], ["probability_-1", "probability_2"]),
-        (["", "UA"], ["probability_", "probability_UA"]),
-        (["a", "B", "A"], ["probability_0", "probability_1", "probability_2"]),
-        (["ß", "ss"], ["probability_0", "probability_1"]),
-    ],
-)
-def test_each_class_has_a_column_that_no_reader_takes_for_another(
-    classes: list[Any], names: list[str]
-) -> None:
-    assert probability_columns(classes) == names

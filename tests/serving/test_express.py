@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.client import Client, wait_until
+from tests.conftest import Start
 from tests.versions import register, train_here
 
 ROW: dict[str, Any] = {
@@ -113,7 +114,7 @@ def test_an_odd_request_id_is_replaced(shared: Client, ridden: str) -> None:
     answer = shared.post(
         f"/v1/models/{ridden}:predict", json={"instances": [ROW]}, headers={"x-request-id": 'a"b'}
     )
-    assert re.fullmatch(r"[0-9a-f]{20}", answer.headers["x-request-id"])
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 def test_a_revoked_key_rides_for_a_second_at_most(shared: Client, ridden: str) -> None:
@@ -151,3 +152,25 @@ def test_a_canary_and_a_shadow_ride_too(shared: Client, ridden: str) -> None:
     assert went_by(shared, lambda: shared.predict(ridden, [ROW, ROW])) == "express"
     wait_until(lambda: counted(shared, "roundhouse_predictions_total", **labels) == before + 2)
     assert shared.post(f"/v1/models/{ridden}:promote", json={"version": 1}).status_code == 201
+
+
+def test_a_canary_gets_its_share_whatever_way_its_requests_go(shared: Client, flights: str) -> None:
+    native = train_here(shared, flights, algorithm="k_neighbors")
+    compiled = train_here(shared, flights, algorithm="dummy")
+    register(shared, "mixed", native, compiled)
+    for body in ({"version": 1}, {"version": 2, "canary": 0.2}):
+        assert shared.post("/v1/models/mixed:promote", json=body).status_code == 201
+    variants = [shared.predict("mixed", [ROW])["variant"] for _ in range(400)]
+    # 80 expected; drawn twice it would be 144. Chance gives fewer than 45 or more than 115 once in 90,000.
+    assert 45 <= variants.count("canary") <= 115
+
+
+def test_the_express_lane_holds_to_the_limits_of_requests(start: Start) -> None:
+    few = start(max_instances=3, max_request_bytes=1000)
+    few.add_dataset("few", few.table(rows=60, seed=2))
+    register(few, "m", train_here(few, "few", algorithm="dummy"))
+    assert few.post("/v1/models/m:promote", json={"version": 1}).status_code == 201
+    assert len(few.predict("m", [ROW] * 3)["predictions"]) == 3
+    for rows, status, code in ((4, 422, "too_many_instances"), (20, 413, "body_too_large")):
+        refused = few.post("/v1/models/m:predict", json={"instances": [ROW] * rows})
+        assert (refused.status_code, refused.json()["code"]) == (status, code)

@@ -1,5 +1,7 @@
 """The journal: every answered row is recorded once, however processes, disks and stores behave."""
 
+import base64
+import io
 import itertools
 import shutil
 import subprocess
@@ -16,7 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import msgspec
+import numpy as np
 import pytest
+from arro3.core import Array, Table
+from arro3.io import write_ipc_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -335,8 +341,10 @@ def test_segments_of_a_release_before_client_ids_are_read(tmp_path: Path) -> Non
 def test_the_newest_request_under_a_clients_own_id_is_found(make_journal: Callable[[], Journal]) -> None:
     journal, other = make_journal(), make_journal()
 
-    def found(*client_ids: str, touching: str = "mn") -> dict[str, list[str]]:
-        rows = journal.find_by_client_id(frozenset(client_ids), lambda model: model in touching)
+    def found(*client_ids: str, touching: str = "mn", since: datetime = NOW) -> dict[str, list[str]]:
+        rows = journal.find_by_client_id(
+            frozenset(client_ids), since, lambda record: record.model in touching
+        )
         return {name: [row.prediction_id for row in records] for name, records in rows.items()}
 
     append(journal, record(1, client_id="a"), record(2, client_id="b"), record(3))
@@ -345,6 +353,8 @@ def test_the_newest_request_under_a_clients_own_id_is_found(make_journal: Callab
     for _ in range(3):  # all in spools, then the first process's sealed, then all
         assert found("a", "b", "c", "d") == {"a": ["id-6"], "b": ["id-2"], "c": ["id-4", "id-5"]}
         assert found("a", "c", touching="m") == {"a": ["id-6"]}
+        assert found("c", touching="n") == {"c": ["id-4", "id-5"]}, "what others see hides nothing"
+        assert found("a", "b", since=NOW + timedelta(milliseconds=3)) == {"a": ["id-6"]}
         assert found("request-3", "id-1") == {}
         journal.seal()
         journal, other = other, journal
@@ -380,6 +390,8 @@ def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
             journal.seal()
         assert len(told.value.exceptions) == 3
         assert spools(tmp_path) == sorted([*damaged, own.parent / "00000000.ndjson"])
+        read = {found.prediction_id for found in journal.read("m")}
+        assert read == {"id-1", *(f"id-{number}" for number in range(10, 20))}, "nor any reader"
     for path in spools(tmp_path):
         path.unlink()
     journal.seal()
@@ -399,6 +411,27 @@ def leave_behind(folder: Path, content: bytes) -> Path:
     path.write_bytes(content)
     owned.close()
     return path
+
+
+def test_a_carriage_return_ends_no_line(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
+    journal = make_journal()
+    journal.append(entry(record(1)).replace(b"{", b"{\r", 3), 1)
+    stream = base64.b64encode(arrow_stream()).decode()
+    with_arrow = msgspec.json.decode(entry(record(2))) | {"arrow": stream}
+    del with_arrow["inputs"]
+    journal.append(msgspec.json.encode(with_arrow) + b"\n", 1)
+    expected = [record(2, inputs={"distance": 7}), record(1)]
+    assert journal.read("m") == expected
+    journal.seal()
+    assert spools(tmp_path) == []
+    assert journal.read("m") == expected
+
+
+def arrow_stream() -> bytes:
+    table = Table.from_pydict({"distance": Array.from_numpy(np.array([7]))})
+    written = io.BytesIO()
+    write_ipc_stream(table, written)
+    return written.getvalue()
 
 
 def test_a_torn_last_line_is_left_out(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
@@ -513,7 +546,7 @@ request(1)
 line = spool.stat().st_size
 room(int(line * 1.5))
 request(2, 3)  # takes a part of the line only
-room(int(line * 1.8))
+room(int(line * 0.8))  # nor the next file a whole one
 request(4, 5)
 room(line * 10)
 request(6)

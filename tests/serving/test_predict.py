@@ -1,6 +1,8 @@
 """Prediction over HTTP: every form, every algorithm, and every way to ask wrongly."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -193,7 +195,7 @@ def test_a_nan_token_means_null(shared: Client, asked: str) -> None:
     assert recorded_inputs(shared, answer.json()) == ROW | {"wind": None}
 
 
-@pytest.mark.parametrize("ignored", [7, "seven", None, [1, {"a": 2**70}], {"nested": {"\u0001": True}}])
+@pytest.mark.parametrize("ignored", [7, "seven", None, 2.5, True])
 def test_a_column_that_training_dropped_may_be_sent(shared: Client, asked: str, ignored: Any) -> None:
     answer = shared.predict(asked, [ROW | {"flight_id": ignored}])
     assert answer["probabilities"] == shared.predict(asked, [ROW])["probabilities"]
@@ -226,6 +228,8 @@ WRONG_ROWS: list[tuple[str, list[str]]] = [
     (rows_of(ROW | {"wind": float("-inf")}), ["/instances/0/wind"]),
     (rows_of(ROW | {"wind": 10**400}), ["/instances/0/wind"]),
     (rows_of(ROW | {"late": True}), ["/instances/0/late"]),
+    (rows_of(ROW | {"flight_id": [1]}), ["/instances/0/flight_id"]),
+    (rows_of(ROW | {"flight_id": {"a": {}}}), ["/instances/0/flight_id"]),
     (rows_of(ROW | {"a/b~c": 1}), ["/instances/0/a~1b~0c"]),
 ]
 
@@ -275,6 +279,21 @@ def test_json_is_read_whatever_a_client_calls_it(shared: Client, asked: str) -> 
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
         answer = ask(shared, asked, rows_of(ROW), media_type)
         assert answer.json()["predictions"] == shared.predict(asked, [ROW])["predictions"]
+
+
+def test_a_compressed_body_is_read_or_refused(shared: Client, asked: str) -> None:
+    content = json.dumps({"instances": [ROW]}).encode()
+    for form, body in (("gzip", gzip.compress(content)), ("deflate", zlib.compress(content))):
+        answer = shared.post(f"/v1/models/{asked}:predict", content=body, headers={"content-encoding": form})
+        assert answer.json()["predictions"] == shared.predict(asked, [ROW])["predictions"]
+    brotli = shared.post(f"/v1/models/{asked}:predict", content=content, headers={"content-encoding": "br"})
+    assert "br" in refused(brotli, 415, "unsupported_encoding")["detail"]
+    bomb = shared.post(
+        f"/v1/models/{asked}:predict",
+        content=gzip.compress(b" " * 40_000_000),
+        headers={"content-encoding": "gzip"},
+    )
+    refused(bomb, 413, "body_too_large")
 
 
 def test_half_an_emoji_is_refused_and_a_whole_one_is_not(shared: Client, asked: str) -> None:

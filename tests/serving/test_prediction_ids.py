@@ -24,7 +24,7 @@ def micro(at: datetime) -> int:
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2112, 1, 1), timezones=st.just(UTC))
-numbers = st.integers(1, 2**32 - 1)
+numbers = st.integers(1, 2**24 - 1)
 
 
 @settings(deadline=None)
@@ -43,7 +43,7 @@ def test_an_id_carries_the_time_the_version_and_the_deployment(
 
 
 def test_ids_of_a_request_of_any_size_are_distinct_and_known_again() -> None:
-    for count in (2, 15, 16, 17, 1000, 2**16 + 3):
+    for count in (2, 9, 10, 11, 1000, 2**16 + 3):
         made = IDS.make(micro(NOW), 7, 3, count)
         assert len(made) == len(set(made)) == count
         for text in (*made[:40], *made[-40:]):

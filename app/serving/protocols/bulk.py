@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,12 +21,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app.access.caller import Caller
+from app.columns import ColumnType
+from app.datasets.content import preferred
 from app.datasets.faults import fault
 from app.datasets.ingest import MediaType
 from app.errors import InputError, InvalidInput
 from app.owned import Scratch
+from app.serving.labels import label_text, probability_columns
 from app.serving.live import Target
-from app.serving.predicting import Answer, Predicting, timed
+from app.serving.predicting import SMALL_ROWS, Answer, Predicting, timed
 from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
@@ -34,7 +38,7 @@ from app.serving.protocols.arrow_ipc import (
     write_start,
     write_stream,
 )
-from app.serving.protocols.columns import Kind, Values, encode_columns
+from app.serving.protocols.columns import Column, Kind, Values, encode_columns
 from app.serving.protocols.row_readers import CsvReader, NdjsonReader, Row
 from app.serving.rows import Rows
 from app.serving.versions import LoadedVersion
@@ -46,10 +50,11 @@ PIECE_BYTES = 256 * 1024
 """How much of a body is read at once."""
 PART_ROWS, ARROW_PART_ROWS = 1000, 10_000
 """How many rows at most are encoded, scored and recorded together."""
+PART_TEXT_BYTES = 2 * 2**20
+"""The same for the texts of Arrow: where rows share them, to write them out takes twenty times their size."""
 MAX_BATCH_ROWS = 1_000_000
 
-
-_ID = "ag42zdmdhmaaaaabaaaaaai5pgzv4r2tlo3hjqyx"
+PREDICTION_ID_EXAMPLE = "ag42zdmdhmaaaaabaaaaaai5pgzv4r2tlo3hjqyx"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 BODIES: dict[str, dict[str, Any]] = {
     MediaType.CSV: {"schema": {"type": "string"}, "example": "distance,carrier\n1400,UA\n"},
@@ -60,11 +65,13 @@ BODIES: dict[str, dict[str, Any]] = {
 ANSWERS: dict[str, dict[str, Any]] = {
     MediaType.CSV: {
         "schema": {"type": "string"},
-        "example": f"prediction,probability_false,probability_true,prediction_id\nfalse,0.83,0.17,{_ID}\n",
+        "example": "prediction,probability_false,probability_true,prediction_id\n"
+        f"false,0.83,0.17,{PREDICTION_ID_EXAMPLE}\n",
     },
     MediaType.NDJSON: {
         "schema": {"type": "string"},
-        "example": f'{{"prediction":false,"prediction_id":"{_ID}","probabilities":[0.83,0.17]}}\n',
+        "example": f'{{"prediction":false,"prediction_id":"{PREDICTION_ID_EXAMPLE}",'
+        '"probabilities":[0.83,0.17]}\n',
     },
     MediaType.ARROW_STREAM: _BINARY,
 }
@@ -76,9 +83,10 @@ def media_type_of(request: Request) -> str:
 
 
 def answer_type_of(request: Request, default: str) -> str:
-    """The first of the types in ``Accept`` that an answer can have."""
-    names = (part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(","))
-    return next((name for name in names if name in WRITERS), default)
+    """Of the types that an answer can have, the one that ``Accept`` likes best, else the default."""
+    names = preferred(request.headers.get("accept", "*/*"))
+    found = next((name for name in names if name in WRITERS or name == "*/*"), default)
+    return default if found == "*/*" else found
 
 
 async def respond(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:
@@ -102,7 +110,7 @@ async def respond(request: Request, caller: Caller, predicting: Predicting, targ
             await run_in_threadpool(_write, spool, writer, answer)
         if writer.rows == 0:
             raise fault("empty_table", "The body holds no rows. Send at least one.")
-        spool.write(writer.end())
+        await run_in_threadpool(lambda: spool.write(writer.end()))
         return spool.send(form, _headers(target), background)
 
 
@@ -110,13 +118,17 @@ def _write(spool: "_Spool", writer: "_Writer", answer: Answer) -> None:
     spool.write(writer.write(answer))
 
 
-def format_answer(request: Request, answer: Answer) -> Response:
+async def format_answer(request: Request, answer: Answer) -> Response:
     """The answer to a JSON request, in the type that ``Accept`` names."""
     form = answer_type_of(request, JSON)
     if form == JSON:
         return Response(answer.body, media_type=JSON, background=answer.background)
     writer = WRITERS[form](answer.target, len(answer.prediction_ids))
-    content = writer.write(answer) + writer.end()
+
+    def write() -> bytes:
+        return writer.write(answer) + writer.end()
+
+    content = write() if len(answer.prediction_ids) <= SMALL_ROWS else await run_in_threadpool(write)
     return Response(content, 200, _headers(answer.target), form, answer.background)
 
 
@@ -168,11 +180,14 @@ def _send(path: Path, open_until_sent: ExitStack) -> Iterator[bytes]:
 
 
 class _Reader(Protocol):
-    """Gives the rows of a body that comes in pieces, encoded, in parts."""
+    """Gives the rows of a body that comes in pieces, encoded, in parts.
 
-    def feed(self, piece: bytes) -> list[Rows]: ...
+    A part is made when it is asked for: of a short body that repeats a long text, all would be far larger.
+    """
 
-    def end(self) -> list[Rows]: ...
+    def feed(self, piece: bytes) -> Iterator[Rows]: ...
+
+    def end(self) -> Iterator[Rows]: ...
 
 
 async def _read(request: Request, reader: _Reader) -> AsyncIterator[Rows]:
@@ -180,10 +195,15 @@ async def _read(request: Request, reader: _Reader) -> AsyncIterator[Rows]:
     async for received in request.stream():
         piece += received
         if len(piece) >= PIECE_BYTES:
-            for rows in await run_in_threadpool(reader.feed, bytes(piece)):
+            async for rows in _in_threads(reader.feed(bytes(piece))):
                 yield rows
             piece.clear()
-    for rows in await run_in_threadpool(lambda: reader.feed(bytes(piece)) + reader.end()):
+    async for rows in _in_threads(chain(reader.feed(bytes(piece)), reader.end())):
+        yield rows
+
+
+async def _in_threads(parts: Iterator[Rows]) -> AsyncIterator[Rows]:
+    while (rows := await run_in_threadpool(next, parts, None)) is not None:
         yield rows
 
 
@@ -196,14 +216,15 @@ class _RowReader:
         self._part = part
         self._read = 0
 
-    def feed(self, piece: bytes) -> list[Rows]:
-        return self._encode(self._source.feed(piece))
+    def feed(self, piece: bytes) -> Iterator[Rows]:
+        yield from self._encode(self._source.feed(piece))
 
-    def end(self) -> list[Rows]:
-        return self._encode(self._source.end())
+    def end(self) -> Iterator[Rows]:
+        yield from self._encode(self._source.end())
 
-    def _encode(self, rows: list[Row]) -> list[Rows]:
-        return [self._encode_part(rows[at : at + self._part]) for at in range(0, len(rows), self._part)]
+    def _encode(self, rows: list[Row]) -> Iterator[Rows]:
+        for at in range(0, len(rows), self._part):
+            yield self._encode_part(rows[at : at + self._part])
 
     def _encode_part(self, rows: list[Row]) -> Rows:
         reader = self._version.reader
@@ -237,12 +258,13 @@ class _ArrowReader:
         self._part = part
         self._read = 0
 
-    def feed(self, piece: bytes) -> list[Rows]:
-        return [rows for batch in self._source.feed(piece) for rows in self._encode(batch)]
+    def feed(self, piece: bytes) -> Iterator[Rows]:
+        for batch in self._source.feed(piece):
+            yield from self._encode(batch)
 
-    def end(self) -> list[Rows]:
-        self._source.end()
-        return []
+    def end(self) -> Iterator[Rows]:
+        for batch in self._source.end():
+            yield from self._encode(batch)
 
     def _encode(self, batch: Batch) -> Iterator[Rows]:
         for start in range(0, batch.rows, self._part):
@@ -251,13 +273,29 @@ class _ArrowReader:
             matrix = encode_columns(self._signature, columns, rows.stop - start, first=self._read)
             self._read += len(matrix)
             plain = {name: column.plain() for name, column in columns.items()}
-            if sum(values.text_size for values in plain.values()) > self._max_bytes:
+            if _text_size(plain) > self._max_bytes:
                 raise fault(
                     "batch_too_large",
                     f"The texts of {len(matrix)} rows take more than {self._max_bytes} bytes, as entries of "
                     "a dictionary are long. Shorten them.",
                 )
-            yield Rows.of_arrow(matrix, write_stream(plain))
+            yield from _divide(matrix, plain)
+
+
+def _divide(matrix: NDArray[np.float64], columns: dict[str, Values]) -> Iterator[Rows]:
+    """The rows of a part, in halves while their texts are long."""
+    if len(matrix) == 1 or _text_size(columns) <= PART_TEXT_BYTES:
+        yield Rows.of_arrow(matrix, write_stream(columns))
+        return
+    middle = len(matrix) // 2
+    for half in (slice(0, middle), slice(middle, len(matrix))):
+        yield from _divide(
+            matrix[half], {name: Column(values).part(half).values for name, values in columns.items()}
+        )
+
+
+def _text_size(columns: dict[str, Values]) -> int:
+    return sum(values.text_size for values in columns.values())
 
 
 def _reader(media_type: str, version: LoadedVersion, max_bytes: int, max_rows: int) -> _Reader:
@@ -281,7 +319,7 @@ class _Writer:
         self.max_rows = max_rows
         self.rows = 0
         self.signature = target.version.signature
-        self.shares = [f"probability_{_text(label)}" for label in self.signature.classes or ()]
+        self.shares = probability_columns(self.signature.classes or ())
         """The names of the probabilities' columns."""
 
     def write(self, answer: Answer) -> bytes:
@@ -302,16 +340,11 @@ class _CsvWriter(_Writer):
         writer = csv.writer(lines, lineterminator="\n")
         if self.rows == 0:
             writer.writerow(["prediction", *self.shares, "prediction_id"])
-        labels = map(_text, answer.predictions)
+        labels = map(label_text, answer.predictions)
         shares = answer.scores.tolist() if self.shares else [[]] * len(answer.prediction_ids)
         rows = zip(labels, shares, answer.prediction_ids, strict=True)
         writer.writerows([label, *row, prediction_id] for label, row, prediction_id in rows)
         return lines.getvalue().encode()
-
-
-def _text(label: object) -> str:
-    """A label as CSV has it, and as it stands in a column's name."""
-    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 class _NdjsonWriter(_Writer):
@@ -349,20 +382,26 @@ class _ArrowWriter(_Writer):
         if self.signature.classes is None:
             columns = {"prediction": Values(Kind.FLOAT, valid, scores[:, 0])}
         else:
-            columns = {"prediction": _labels(self.signature.classes, scores.argmax(axis=1))}
+            labels = _labels(self.signature.classes, self.signature.target_type)
+            columns = {"prediction": Column(labels, scores.argmax(axis=1)).plain()}
             for place, name in enumerate(self.shares):
                 columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
         columns["prediction_id"] = _texts(answer.prediction_ids)
         return columns
 
 
-def _labels(classes: Sequence[bool | int | float | str], places: NDArray[np.int64]) -> Values:
-    if isinstance(classes[0], str):
-        texts = _texts([str(label) for label in classes])
-        return Values(Kind.TEXT, texts.valid[places], texts.array[places], texts.text)
-    array = np.array(classes)[places]
-    kinds = {"b": Kind.BOOLEAN, "i": Kind.INTEGER, "f": Kind.FLOAT}
-    return Values(kinds[array.dtype.kind], np.ones(len(places), np.bool_), array)
+LABEL_TYPES: dict[ColumnType, tuple[Kind, Any]] = {
+    ColumnType.BOOLEAN: (Kind.BOOLEAN, np.bool_),
+    ColumnType.INTEGER: (Kind.INTEGER, np.int64),
+    ColumnType.NUMBER: (Kind.FLOAT, np.float64),
+}
+
+
+def _labels(classes: Sequence[bool | int | float | str], type_: ColumnType) -> Values:
+    if type_ not in LABEL_TYPES:
+        return _texts([str(label) for label in classes])
+    kind, dtype = LABEL_TYPES[type_]
+    return Values(kind, np.ones(len(classes), np.bool_), np.array(classes, dtype))
 
 
 def _texts(texts: Sequence[str]) -> Values:

@@ -16,7 +16,7 @@ from app.http.session import DatabaseDep
 from app.serving.live import LiveTable
 from app.serving.models import Deployment
 from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
-from app.serving.predicting import SMALL_BODY, Predicting, timed
+from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Predicting, timed
 from app.serving.protocols.mlflow import ScoringRequest, bad_request, parse_csv, parse_json
 
 router = APIRouter(tags=["protocols"], route_class=GuardedRoute)
@@ -136,8 +136,12 @@ async def _score(request: Request, caller: Caller, predicting: Predicting, model
             answer = await predicting.answer(target, caller, asked.rows, protocol="mlflow", root=asked.root)
         except InvalidInput as error:
             raise error if error.status == 400 else bad_request(error) from None
-    content = {"predictions": answer.predictions, "prediction_ids": answer.prediction_ids}
-    return Response(msgspec.json.encode(content), media_type="application/json", background=answer.background)
+
+    def write() -> Response:
+        content = {"predictions": answer.predictions, "prediction_ids": answer.prediction_ids}
+        return Response(msgspec.json.encode(content), 200, None, "application/json", answer.background)
+
+    return write() if len(asked.rows) <= SMALL_ROWS else await run_in_threadpool(write)
 
 
 def _is_csv(content_type: str) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from app.columns import ColumnType
 from app.registry.signature import Feature, Signature
+from app.serving.labels import probability_columns
 from app.serving.protocols.oip_tensors import (
     DATATYPES,
     FLOATS,
@@ -298,8 +299,7 @@ def usual_outputs(signature: Signature) -> list[str]:
 
 def frame_columns(signature: Signature) -> list[str]:
     """The outputs that are sent for a data frame (content type ``pd``): a column each."""
-    labels = map(_label_text, signature.classes or ())
-    return [PREDICTION, *(f"probability_{label}" for label in labels), PREDICTION_ID]
+    return [PREDICTION, *probability_columns(signature.classes or ()), PREDICTION_ID]
 
 
 def output_names(signature: Signature) -> list[str]:
@@ -357,7 +357,3 @@ def _column(name: str, datatype: str, values: Sequence[Any]) -> OutputTensor:
 def _prediction_datatype(signature: Signature) -> str:
     datatypes = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
     return "FP64" if signature.classes is None else datatypes[type(signature.classes[0])]
-
-
-def _label_text(label: Any) -> str:
-    return label if isinstance(label, str) else msgspec.json.encode(label).decode()

@@ -1,10 +1,11 @@
 """What the Open Inference Protocol tells of a model: its metadata, configuration and statistics."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import Metric
 
 from app.columns import ColumnType
 from app.registry.signature import Feature, Signature
@@ -112,13 +113,13 @@ class Statistics:
         }
 
 
-def read_statistics(metrics: str) -> dict[tuple[str, int], Statistics]:
-    """The statistics of each model and version number, of the server's metrics in Prometheus's text form."""
+def read_statistics(metrics: Iterable[Metric]) -> dict[tuple[str, int], Statistics]:
+    """The statistics of each model and version number, of all that the server measures."""
     found: dict[tuple[str, int], Statistics] = defaultdict(Statistics)
-    for family in text_string_to_metric_families(metrics):
-        if family.name not in ("roundhouse_predictions", "roundhouse_predict_seconds"):
+    for metric in metrics:
+        if metric.name not in ("roundhouse_predictions", "roundhouse_predict_seconds"):
             continue
-        for sample in family.samples:
+        for sample in metric.samples:
             statistics = found[sample.labels["model"], int(sample.labels["version"])]
             good = sample.labels.get("code") == "200"
             match sample.name:

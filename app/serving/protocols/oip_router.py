@@ -162,7 +162,7 @@ def version_statistics(version: VersionDep) -> Response:
 
 
 def _read_statistics() -> dict[tuple[str, int], Statistics]:
-    return read_statistics(telemetry.render_metrics().decode())
+    return read_statistics(telemetry.collect_metrics())
 
 
 def _statistics(of: dict[tuple[str, int], Statistics]) -> Response:

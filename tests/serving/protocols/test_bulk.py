@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from arro3.core import Array, DataType, Table
 from arro3.io import read_ipc_stream, write_ipc_stream
 
+from app.serving.labels import probability_columns
 from tests.client import Client, wait_until
 from tests.conftest import Start
 from tests.versions import register, train_here
@@ -166,17 +168,31 @@ def test_an_arrow_answer_says_who_gave_it(shared: Client, bulk: str) -> None:
 @pytest.mark.parametrize(
     ("target", "algorithm", "type_"),
     [("international", "logistic_regression", "bool"), ("grade", "random_forest", "int64"),
-     ("size", "random_forest", "large_utf8"), ("minutes", "ridge", "float64")],
+     ("size", "random_forest", "large_utf8"), ("minutes", "ridge", "float64"),
+     ("half", "random_forest", "float64")],
 )  # fmt: skip
 def test_predictions_have_the_type_of_the_target(
     shared: Client, target: str, algorithm: str, type_: str
 ) -> None:
-    rows = [row | {"grade": row["distance"] // 1000, "minutes": row["distance"] / 7} for row in ROWS[:30]]
-    rows = [row | {"size": ["tiny", "größer, viel", "XL"][row["grade"]]} for row in rows] * 3
+    def outcomes(distance: int) -> dict[str, Any]:
+        place = distance // 1000
+        return {
+            "grade": [-(2**63), 0, 2**63 - 1][place],
+            "size": ["tiny", "größer, viel", "TINY"][place],
+            "half": [0.0, 0.5, 1.0][place],
+            "minutes": distance / 7,
+        }
+
+    rows = [row | outcomes(row["distance"]) for row in ROWS[:30]] * 3
     name = f"bulk-{target}"
     shared.add_dataset(name, as_ndjson(rows), NDJSON)
     trained = train_here(
-        shared, name, target=target, algorithm=algorithm, features=["distance", "wind", "carrier"]
+        shared,
+        name,
+        target=target,
+        algorithm=algorithm,
+        features=["distance", "wind", "carrier"],
+        **({"task": "multiclass"} if target == "half" else {}),
     )
     register(shared, name, trained)
     sent = [{column: row[column] for column in ("distance", "wind", "carrier")} for row in rows]
@@ -186,6 +202,7 @@ def test_predictions_have_the_type_of_the_target(
     assert table.column("prediction").to_pylist() == expected["predictions"]
     assert table.column("prediction").type == getattr(DataType, type_)()
     shares = [column for column in table.column_names if column.startswith("probability_")]
+    assert shares == probability_columns(expected.get("classes", []))
     assert [table.column(column).to_pylist() for column in shares] == [
         list(column) for column in zip(*expected.get("probabilities", []), strict=True)
     ]
@@ -194,6 +211,24 @@ def test_predictions_have_the_type_of_the_target(
     ]
     text = ask(shared, name, as_ndjson(sent), NDJSON, CSV, at="/versions/1").text
     assert [row["prediction"] for row in csv.DictReader(io.StringIO(text, newline=""))] == labels
+    assert text.splitlines()[0].split(",") == table.column_names
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/json;q=0.5, text/csv", CSV),
+        ("text/csv;q=0.4, application/x-ndjson;q=0.6, image/png", NDJSON),
+        ("application/json;q=0, */*;q=0.1", ARROW),
+        ("text/csv;q=0.9, */*", ARROW),
+        ("", ARROW),
+    ],
+)
+def test_an_answer_has_the_form_that_is_liked_best(
+    shared: Client, bulk: str, accept: str, media_type: str
+) -> None:
+    answer = ask(shared, bulk, arrow(ROWS), ARROW, accept)
+    assert answer.headers["content-type"].partition(";")[0] == media_type
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────
@@ -313,19 +348,62 @@ def test_limits_are_those_of_the_form(start: Start) -> None:
     assert ask(client, "flights", json_body, "application/json").status_code == 413
 
 
+DICTIONARY = DataType.dictionary(DataType.int8(), DataType.utf8())
+
+
+def sharing(rows: int, text: str, type_: DataType) -> bytes:
+    """A stream of one batch, in all rows of which the carrier is one text that is sent once."""
+    columns = {name: Array([ROWS[0][name]] * rows, kind) for name, kind in TYPES.items()}
+    shared = Array([text], DataType.utf8()).cast(type_).take(Array([0] * rows, DataType.int32()))
+    return stream(columns | {"carrier": shared})
+
+
 @pytest.mark.parametrize(
-    "type_", [DataType.string_view(), DataType.dictionary(DataType.int8(), DataType.utf8())]
+    ("type_", "code", "told"),
+    [
+        (DataType.string_view(), "malformed_arrow", "show more text than a batch may have"),
+        (DICTIONARY, "batch_too_large", "The texts of 20 rows take more than 50000 bytes"),
+    ],
 )
-def test_a_long_text_that_many_rows_share_is_not_multiplied(start: Start, type_: DataType) -> None:
+def test_a_long_text_that_many_rows_share_counts_in_each(
+    start: Start, type_: DataType, code: str, told: str
+) -> None:
     client = start(max_request_bytes=50_000)
     serve(client)
-    rows = [row | {"carrier": "x" * 5000} for row in ROWS[:20]]
-    shared = Array([rows[0]["carrier"]], DataType.utf8()).cast(type_).take(Array([0] * 20, DataType.int32()))
-    columns = {name: Array([row[name] for row in rows], kind) for name, kind in TYPES.items()}
-    body = stream(columns | {"carrier": shared})
-    assert len(body) < 50_000
+    assert len(read(ask(client, "flights", sharing(9, "x" * 5000, type_), ARROW))["prediction"]) == 9
+    body = sharing(20, "x" * 5000, type_)
+    assert len(body) < 20_000
     answer = ask(client, "flights", body, ARROW)
-    assert (answer.status_code, answer.json()["code"][:9]) in ((422, "malformed"), (422, "batch_too"))
+    refused(answer, code)
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "part", "most"),
+    [(4000, 50, 5_000_000), (10_000, 10_000, 90_000_000)],  # parts of few rows, and of few but long rows
+)
+def test_of_a_batch_one_part_is_in_memory_at_a_time(start: Start, rows: int, part: int, most: int) -> None:
+    client = start(max_instances=part)
+    serve(client)
+    body = sharing(rows, "x" * 3000, DICTIONARY)  # as JSON or in base64, more than rows * 3000 bytes
+    ask(client, "flights", sharing(1, "x", DICTIONARY), ARROW)  # what is loaded once is not counted
+    tracemalloc.start()
+    try:
+        found = read(ask(client, "flights", body, ARROW))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found["prediction"]) == rows
+    assert peak < most
+
+
+def test_a_part_is_recorded_before_the_next_is_read(start: Start) -> None:
+    client = start(max_instances=20)
+    serve(client)
+    before = count_answered(client)
+    rows = [ROWS[0]] * 40 + [ROWS[0] | {"wind": float("inf")}] + [ROWS[0]] * 30
+    assert refused(ask(client, "flights", arrow(rows), ARROW), "invalid_instances") == ["/columns/wind/40"]
+    assert count_answered(client) == before + 40
 
 
 def serve(client: Client) -> None:
