@@ -115,7 +115,7 @@ def serve(
         if worker:
             stack.callback(WorkerBeside().stop)
         uvicorn.run(
-            "app.main:create_app",
+            "app.main:create_server",
             factory=True,
             host=host,
             port=port,

@@ -24,8 +24,6 @@ from app.telemetry import REQUEST_ID, make_request_id
 
 PREFIX, VERB = "/v1/models/", ":predict"
 PROTOCOL = "v1"
-OTHER_FORMS = (b"arrow", b"csv", b"ndjson")
-"""In a ``Content-Type`` or ``Accept`` of requests that the ordinary route takes or answers otherwise."""
 MAX_ADMITTED = 10_000
 
 
@@ -73,8 +71,10 @@ class Express:
         if (
             deployment is None
             or (admission := self._admit(authorization, model)) is None
-            or any(form in forms for form in OTHER_FORMS)
-        ):
+            or b"arrow" in forms
+            or b"csv" in forms
+            or b"ndjson" in forms
+        ):  # perhaps for a body or an answer that is not JSON
             return await self._ordinary(scope, receive, send)
         target = deployment.choose()
         message = await receive()
@@ -82,8 +82,8 @@ class Express:
         if compiled is None or rows is None:
             scope.setdefault("state", {})["target"] = target  # it is chosen once
             return await self._ordinary(scope, again(message, receive), send)
-        request_id = given_id.decode("latin-1")
-        if not given_id or not REQUEST_ID.fullmatch(request_id):
+        request_id = given_id.decode("latin-1") if given_id else ""
+        if not REQUEST_ID.fullmatch(request_id):
             request_id = make_request_id()
         body = answer(predicting, target, compiled, rows, admission, request_id)
         headers = [
@@ -93,7 +93,10 @@ class Express:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        meters_of(target, PROTOCOL).seconds.observe(perf_counter() - started)
+        meters = meters_of(target, PROTOCOL)
+        meters.rows.inc(rows.size)
+        meters.seconds.observe(perf_counter() - started)
+        predicting.answered[model] += rows.size
         if deployment.shadow is not None:
             caller = replace(admission.caller, request_id=request_id)
             score = predicting.score_shadow
@@ -147,7 +150,6 @@ def answer(
         else:
             body = answer_body(target, msgspec.json.encode(outputs), None, ids)
     predicting.journal_answer(at, target, admission.name_text, b'"%b"' % request_id.encode(), rows, body)
-    predicting.count_rows(target, PROTOCOL, rows.size)
     return body
 
 

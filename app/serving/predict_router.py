@@ -35,7 +35,7 @@ def get_predicting(request: Request) -> Predicting:
 PredictingDep = Annotated[Predicting, Depends(get_predicting)]
 
 INSTANCE_EXAMPLE: dict[str, Any] = {"distance": 1400, "carrier": "UA"}
-PREDICTION_ID_EXAMPLE = "ag42zdmdhmaaaaabaaaaaai5pgzv4r2tlo3hjqyx"
+PREDICTION_ID_EXAMPLE = bulk.PREDICTION_ID_EXAMPLE
 
 
 class PredictRequest(BaseModel):

@@ -67,12 +67,30 @@ def meters_of(target: Target, protocol: str) -> Meters:
     return meters
 
 
+class Stopwatch:
+    """Measures the seconds since it was made, but for those in ``paused``."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        before = self.seconds()
+        try:
+            yield
+        finally:
+            self._started = time.perf_counter() - before
+
+
 @contextmanager
-def timed(target: Target, protocol: str) -> Iterator[None]:
+def timed(target: Target, protocol: str) -> Iterator[Stopwatch]:
     """Measure the reading, scoring and recording of a request, and count how it ended."""
-    started, code = time.perf_counter(), 500
+    watch, code = Stopwatch(), 500
     try:
-        yield
+        yield watch
         code = 200
     except AppError as error:
         code = error.status
@@ -86,7 +104,7 @@ def timed(target: Target, protocol: str) -> Iterator[None]:
     finally:
         version = target.version
         labels = (version.model, version.number, target.variant or "none", protocol, code)
-        SECONDS.labels(*labels).observe(time.perf_counter() - started)
+        SECONDS.labels(*labels).observe(watch.seconds())
 
 
 class Answer:

@@ -24,6 +24,8 @@ from app.serving.protocols.columns import Column, Flags, Kind, Values
 CONTINUATION = 0xFFFFFFFF
 PREFIX = struct.Struct("<Ii")
 END_OF_STREAM = PREFIX.pack(CONTINUATION, 0)
+SMALL_BATCH, MAX_SMALL_BATCHES = 100, 1000
+"""Rows; a batch is scored and recorded by itself, which for a few rows is slow."""
 MAX_METADATA_BYTES = 4 * 2**20
 
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
@@ -67,6 +69,7 @@ class BatchReader:
         self._rest = bytearray()
         self._wanted = PREFIX.size
         self._ended = False
+        self._batches = self._rows = 0
         self._fields: list[Field] | None = None
         self._dictionaries: dict[int, Values] = {}
 
@@ -78,9 +81,20 @@ class BatchReader:
                 message = self._next_message()
                 if message is not None and (batch := self._read(message)) is not None:
                     batches.append(batch)
+                    self._count(batch)
         except (ValueError, IndexError, OverflowError, struct.error) as error:
             raise _malformed(str(error)) from None
         return batches
+
+    def _count(self, batch: Batch) -> None:
+        self._batches += 1
+        self._rows += batch.rows
+        if self._batches > MAX_SMALL_BATCHES and self._rows < self._batches * SMALL_BATCH:
+            raise fault(
+                "too_many_batches",
+                f"The stream has more than {MAX_SMALL_BATCHES} record batches, of less than {SMALL_BATCH} rows on "
+                "average. Join them before you send (pyarrow: Table.combine_chunks).",
+            )
 
     def end(self) -> list[Batch]:
         if not self._ended:
@@ -331,7 +345,8 @@ class _Buffers:
             raise ValueError(f"column {field.name!r} is longer or shorter than its batch")
         kind = field.type.kind
         if kind is Kind.NULL:
-            return Values(kind, np.zeros(rows, np.bool_), np.zeros(rows, np.bool_))
+            nothing = np.broadcast_to(np.False_, rows)  # such a column sends no bytes, and takes none
+            return Values(kind, nothing, nothing)
         bitmap = self._take()
         valid = _bits(bitmap, rows) if nulls else np.ones(rows, np.bool_)
         match kind:

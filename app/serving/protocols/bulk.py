@@ -29,7 +29,7 @@ from app.errors import InputError, InvalidInput
 from app.owned import Scratch
 from app.serving.labels import label_text, probability_columns
 from app.serving.live import Target
-from app.serving.predicting import SMALL_ROWS, Answer, Predicting, timed
+from app.serving.predicting import SMALL_ROWS, Answer, Predicting, Stopwatch, timed
 from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
@@ -100,11 +100,12 @@ async def respond(request: Request, caller: Caller, predicting: Predicting, targ
     form = answer_type_of(request, media_type)
     writer = WRITERS[form](target, settings.max_instances)
     background: BackgroundTask | None = None
-    with timed(target, PROTOCOLS[media_type]), ExitStack() as stack:
+    with timed(target, PROTOCOLS[media_type]) as watch, ExitStack() as stack:
         spool = _Spool(scratch, stack)
-        async for rows in _read(request, reader):
+        async for rows in _read(request, reader, watch):
             if background is not None:  # kept for after the answer, the rows of every part would be in memory
-                await background()
+                with watch.paused():
+                    await background()
             answer = await predicting.answer_rows(target, caller, rows, protocol=PROTOCOLS[media_type])
             background = answer.background
             await run_in_threadpool(_write, spool, writer, answer)
@@ -190,9 +191,13 @@ class _Reader(Protocol):
     def end(self) -> Iterator[Rows]: ...
 
 
-async def _read(request: Request, reader: _Reader) -> AsyncIterator[Rows]:
-    piece = bytearray()
-    async for received in request.stream():
+async def _read(request: Request, reader: _Reader, watch: Stopwatch) -> AsyncIterator[Rows]:
+    piece, stream = bytearray(), request.stream()
+    while True:
+        with watch.paused():  # how fast the client sends is not the server's time
+            received = await anext(stream, None)
+        if received is None:
+            break
         piece += received
         if len(piece) >= PIECE_BYTES:
             async for rows in _in_threads(reader.feed(bytes(piece))):

@@ -299,3 +299,20 @@ def test_a_damaged_stream_is_refused_or_read_and_nothing_else(source: random.Ran
 def test_garbage_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInput):
         batches_of(content)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batches", "refused"), [(1, 1000, False), (1, 1001, True), (100, 1001, False)]
+)
+def test_a_stream_of_very_many_very_small_batches_is_refused(
+    rows: int, batches: int, *, refused: bool
+) -> None:
+    batch = Table.from_pydict({"distance": Array.from_numpy(np.arange(rows))}).to_batches()[0]
+    written = io.BytesIO()
+    write_ipc_stream(Table.from_batches([batch] * batches), written)
+    reader = BatchReader(max_batch_bytes=2**20, max_batch_rows=10**6)
+    if refused:
+        with pytest.raises(InvalidInput, match="Join them"):
+            reader.feed(written.getvalue())
+    else:
+        assert sum(read.rows for read in reader.feed(written.getvalue())) == rows * batches
