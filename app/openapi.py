@@ -198,7 +198,7 @@ def _add_models(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
     """Add what FastAPI leaves out: models that only the paths name, and examples with nulls in them."""
     models = {model.__name__: model for model in _subclasses(BaseModel)}
     while missing := _names(paths, schemas) - schemas.keys():
-        for name in missing:
+        for name in sorted(missing):
             schemas[name] = models[name].model_json_schema(ref_template=REFERENCE + "{model}")
             schemas[name].pop("$defs", None)
     for name, model in models.items():
