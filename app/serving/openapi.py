@@ -117,7 +117,10 @@ def _text(model: str, served: Sequence[ServedVersion]) -> str:
 
 
 def _instance(signature: Signature, example: dict[str, Any]) -> dict[str, Any]:
-    ignored = {name: {"description": "Accepted; the model does not use it."} for name in signature.ignored}
+    single = {"type": ["string", "number", "boolean", "null"]}
+    ignored = {
+        name: single | {"description": "Accepted; the model does not use it."} for name in signature.ignored
+    }
     return {
         "type": "object",
         "properties": {feature.name: column_schema(feature) for feature in signature.features} | ignored,

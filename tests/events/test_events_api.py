@@ -19,8 +19,15 @@ UNCHANGING = {
     "POST /v1/models/{model}:predict",
     "POST /v1/models/{model}/versions/{version}:predict",
     "POST /v1/models/{model}/aliases/{alias}:predict",
+    "POST /v1/predictions/{prediction}:replay",
+    "POST /invocations",
+    "POST /v1/models/{model}/invocations",
+    "POST /v2/models/{model}/infer",
+    "POST /v2/models/{model}/versions/{version}/infer",
+    "POST /v2/repository/index",
+    "POST /v2/repository/models/{model}/unload",  # refused for a model in service
 }
-"""What is recorded in the journal and not among the events."""
+"""What is recorded in the journal and not among the events, or changes nothing at all."""
 
 
 class Ground(NamedTuple):
@@ -126,6 +133,24 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
         "model.rolled_back",
         "models/{name}",
     ),
+    "POST /v2/repository/models/{model}/load": (
+        {
+            "to": "POST /v2/repository/models/{name}/load",
+            "json": {"parameters": {"config": '{{"version_policy": {{"specific": {{"versions": [1]}}}}}}'}},
+        },
+        "model.promoted",
+        "models/{name}",
+    ),
+    "POST /v1/models/{model}/batch-predictions": (
+        {"to": "POST /v1/models/{name}/batch-predictions", "json": {"dataset": "flights"}},
+        "batch_prediction.created",
+        "batch-predictions/{batch}",
+    ),
+    "POST /v1/batch-predictions/{batch}:cancel": (
+        {"to": "POST /v1/batch-predictions/{batch}:cancel"},
+        "batch_prediction.cancel_requested",
+        "batch-predictions/{batch}",
+    ),
     "POST /v1/feedback": (
         {"to": "POST /v1/feedback", "json": {"items": [{"prediction_id": "{prediction}", "actual": True}]}},
         "feedback.recorded",
@@ -142,17 +167,25 @@ def test_every_route_that_changes_something_is_tried() -> None:
 @pytest.mark.parametrize("route", list(CHANGES))
 def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) -> None:
     request, action, subject = CHANGES[route]
-    if ":cancel" in route:
+    batches = f"/v1/models/{ground.names['name']}/batch-predictions"
+    if route == "POST /v1/training-runs/{run}:cancel":
         asked = {"model": ground.names["name"], "dataset": "flights", **LONG}
         ground.names["run"] = ground.admin.post("/v1/training-runs", json=asked).json()["id"]
+    if route == "POST /v1/batch-predictions/{batch}:cancel":
+        ground.names["batch"] = ground.admin.post(batches, json={"dataset": "flights"}).json()["id"]
     answer = send(ground, request, request_id)
     assert answer.status_code in (200, 201, 202, 204), answer.text
     if route == "POST /v1/training-runs":
         ground.names["run"] = answer.json()["id"]
         ground.admin.post(f"/v1/training-runs/{ground.names['run']}:cancel")
+    if route == "POST /v1/models/{model}/batch-predictions":
+        ground.names["batch"] = answer.json()["id"]
+        ground.admin.post(f"/v1/batch-predictions/{ground.names['batch']}:cancel")
     *more, event = events_of(ground.admin, request_id)
     # A run that no worker has taken yet is cancelled at once.
-    assert {one["action"] for one in more} <= ({"training_run.cancelled"} if ":cancel" in route else set())
+    assert {one["action"] for one in more} <= (
+        {"training_run.cancelled", "batch_prediction.cancelled"} if ":cancel" in route else set()
+    )
     assert event["model"] == (ground.names["name"] if about_a_model(route) else None)
     assert (event["action"], event["actor"], event["subject"]) == (
         action,
@@ -162,7 +195,7 @@ def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) 
 
 
 def about_a_model(route: str) -> bool:
-    return any(part in route for part in ("models", "training-runs", "feedback"))
+    return any(part in route for part in ("models", "training-runs", "feedback", "batch"))
 
 
 REFUSED: dict[str, tuple[int, dict[str, Any]]] = {

@@ -286,7 +286,7 @@ def test_a_waiting_batch_prediction_has_no_content_and_is_cancelled_at_once(slow
 def test_a_running_one_is_cancelled_and_its_process_ends(slow: Client) -> None:
     path, _ = ask_for_many(slow)
     with worker_process(slow) as worker:
-        wait_until(lambda: slow.get(path).json()["progress"]["step"].endswith("rows scored"))
+        wait_until(lambda: scorings(worker))
         (child,) = scorings(worker)
         assert slow.post(f"{path}:cancel").status_code == 202
         assert ended(slow, path)["status"] == "cancelled"

@@ -92,8 +92,8 @@ class BatchReader:
         if self._batches > MAX_SMALL_BATCHES and self._rows < self._batches * SMALL_BATCH:
             raise fault(
                 "too_many_batches",
-                f"The stream has more than {MAX_SMALL_BATCHES} record batches, with less than {SMALL_BATCH} rows "
-                "on average. Join them before you send (pyarrow: Table.combine_chunks).",
+                f"More than {MAX_SMALL_BATCHES} record batches have less than {SMALL_BATCH} rows on average. "
+                "Join them before you send (pyarrow: Table.combine_chunks).",
             )
 
     def end(self) -> list[Batch]:
