@@ -18,7 +18,7 @@ from app.access.key_ring import KeyRing
 from app.access.policy import Permission
 from app.serving.compiled import CompiledScorer
 from app.serving.live import Target
-from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, answer_body, meters_of
+from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, answer_body
 from app.serving.rows import Rows
 from app.telemetry import REQUEST_ID, make_request_id
 
@@ -93,10 +93,8 @@ class Express:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        meters = meters_of(target, PROTOCOL)
-        meters.rows.inc(rows.size)
+        meters = predicting.count_rows(target, PROTOCOL, rows.size)
         meters.seconds.observe(perf_counter() - started)
-        predicting.answered[model] += rows.size
         if deployment.shadow is not None:
             caller = replace(admission.caller, request_id=request_id)
             score = predicting.score_shadow

@@ -179,42 +179,36 @@ async def predict(model: str, request: Request, caller: CallerDep, predicting: P
     return await _answer(request, caller, predicting, target)
 
 
+def find_version(model: str, version: Number, database: DatabaseDep) -> int:
+    with database.session_scope(write=False) as session:
+        return get_version(session, model, version).id
+
+
+def find_alias(model: str, alias: str, database: DatabaseDep) -> int:
+    with database.session_scope(write=False) as session:
+        return get_alias(session, model, alias)[1].id
+
+
 @router.post("/{model}/versions/{version}:predict", **_predict)
 async def predict_with_version(
-    model: str,
-    version: Number,
+    version_id: Annotated[int, Depends(find_version)],
     request: Request,
     caller: CallerDep,
-    database: DatabaseDep,
     predicting: PredictingDep,
 ) -> Response:
     """Predict with one version, whether or not it is in service."""
-
-    def find() -> int:
-        with database.session_scope(write=False) as session:
-            return get_version(session, model, version).id
-
-    target = await predicting.version_target(await run_in_threadpool(find))
-    return await _answer(request, caller, predicting, target)
+    return await _answer(request, caller, predicting, await predicting.version_target(version_id))
 
 
 @router.post("/{model}/aliases/{alias}:predict", **_predict)
 async def predict_with_alias(
-    model: str,
-    alias: str,
+    version_id: Annotated[int, Depends(find_alias)],
     request: Request,
     caller: CallerDep,
-    database: DatabaseDep,
     predicting: PredictingDep,
 ) -> Response:
     """Predict with the version that an alias points at."""
-
-    def find() -> int:
-        with database.session_scope(write=False) as session:
-            return get_alias(session, model, alias)[1].id
-
-    target = await predicting.version_target(await run_in_threadpool(find))
-    return await _answer(request, caller, predicting, target)
+    return await _answer(request, caller, predicting, await predicting.version_target(version_id))
 
 
 async def _answer(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:

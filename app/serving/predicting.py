@@ -113,17 +113,11 @@ class Answer:
     ``scores``: probabilities of shape (n, classes), or values of shape (n, 1).
     """
 
-    def __init__(
-        self,
-        target: Target,
-        scores: NDArray[np.float64],
-        prediction_ids: list[str],
-        background: BackgroundTask | None = None,
-    ) -> None:
+    def __init__(self, target: Target, scores: NDArray[np.float64], prediction_ids: list[str]) -> None:
         self.target = target
         self.scores = scores
         self.prediction_ids = prediction_ids
-        self.background = background
+        self.background: BackgroundTask | None = None
         """What is left to do once the answer is sent."""
 
     @cached_property
@@ -300,9 +294,12 @@ class Predicting:
     def _share(self, model: str) -> float:
         return next((share for name, share in self._shares.items() if fnmatchcase(model, name)), 1.0)
 
-    def count_rows(self, target: Target, protocol: str, rows: int) -> None:
-        meters_of(target, protocol).rows.inc(rows)
+    def count_rows(self, target: Target, protocol: str, rows: int) -> Meters:
+        """Count answered rows; returns what else counts of their requests."""
+        meters = meters_of(target, protocol)
+        meters.rows.inc(rows)
         self.answered[target.version.model] += rows
+        return meters
 
     def _check_count(self, count: int, root: str) -> None:
         if count > self.max_instances:
