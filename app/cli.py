@@ -115,8 +115,9 @@ def serve(
         if worker:
             stack.callback(WorkerBeside().stop)
         uvicorn.run(
-            "app.main:create_server",
+            "app.main:create_app",
             factory=True,
+            http="app.serving.express:ExpressProtocol",
             host=host,
             port=port,
             workers=workers,

@@ -16,7 +16,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import telemetry
 from app.access.caller import Caller
@@ -35,7 +34,7 @@ from app.openapi import add_documentation
 from app.owned import Scratch
 from app.registry.router import router as registry_router
 from app.serving.batch_router import router as batch_router
-from app.serving.express import Express
+from app.serving.express import STATE, Express
 from app.serving.journal import Journal
 from app.serving.live import LiveTable
 from app.serving.predict_router import predictions_router
@@ -54,22 +53,11 @@ log = structlog.get_logger()
 operations = APIRouter(tags=["operations"], route_class=GuardedRoute)
 
 
-class Application(FastAPI):
-    """The web application, and ahead of it, for plain predict requests, the express lane."""
-
-    def __init__(self, **configuration: Any) -> None:
-        super().__init__(**configuration)
-        self.express = Express(super().__call__)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.express(scope, receive, send)
-
-
-def create_app(settings: Settings | None = None) -> Application:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over ``settings``, by default those of the environment."""
     settings = settings or Settings()
     telemetry.configure_logging(settings.log_format)
-    app = Application(
+    app = FastAPI(
         title="Roundhouse",
         version=version("roundhouse"),
         lifespan=_lifespan,
@@ -106,13 +94,8 @@ def create_app(settings: Settings | None = None) -> Application:
     return app
 
 
-def create_server() -> ASGIApp:
-    """The application as a server runs it: the express lane first, without a step between."""
-    return create_app().express
-
-
 @asynccontextmanager
-async def _lifespan(app: Application) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     state, settings = app.state, app.state.settings
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     state.database = Database(settings.sqlalchemy_url)
@@ -141,9 +124,9 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     await run_in_threadpool(state.key_ring.start)
     await run_in_threadpool(state.live.start)
     journal.start()
-    app.express.open(state.predicting, state.key_ring, max_body=settings.max_request_bytes)
+    express = Express(state.predicting, state.key_ring, max_body=settings.max_request_bytes)
     try:
-        yield
+        yield {STATE: express}
     finally:
         await run_in_threadpool(state.live.stop)
         await run_in_threadpool(state.key_ring.stop)

@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 from app.db import Database
 from app.main import create_app
 from app.owned import Scratch
+from app.serving.express import ExpressProtocol
 from app.settings import Settings
 from app.store import Store
 from app.worker import Worker
@@ -77,7 +78,9 @@ def running_server(settings: Settings) -> Iterator[str]:
     database = Database(settings.sqlalchemy_url)
     database.migrate()
     database.dispose()
-    config = uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        create_app(settings), http=ExpressProtocol, port=0, log_config=None, access_log=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

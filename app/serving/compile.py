@@ -219,6 +219,7 @@ class _Tree:
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
     missing_left: NDArray[np.bool_]
+    samples: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
@@ -229,6 +230,7 @@ def _of_sklearn(tree: Any, values: NDArray[np.float64]) -> _Tree:
         tree.feature.astype(np.int64),
         tree.threshold,
         tree.missing_go_to_left.astype(bool),
+        tree.n_node_samples,
         values,
     )
 
@@ -278,6 +280,7 @@ def _histogram_boosted(model: Any) -> dict[str, Any]:
             each["feature_idx"],
             each["num_threshold"],
             each["missing_go_to_left"].astype(bool),
+            each["count"].astype(np.int64),
             each["value"],
         )
         for each in nodes
@@ -293,20 +296,21 @@ def _check_loss(model: Any) -> None:
 
 
 def _laid_out(trees: Sequence[_Tree]) -> dict[str, Any]:
-    """The trees one behind the other; in each, siblings side by side behind their parent, level by level."""
-    blocks, leaves = [], []
+    """The trees one behind the other; in each, siblings side by side behind their parent."""
+    blocks = []
     roots = np.cumsum([0] + [len(tree.left) for tree in trees])[:-1]
-    leaf_count = 0
-    for tree, root in zip(trees, roots.tolist(), strict=True):
-        order = _by_level(tree)
+    orders = [_by_traffic(tree) for tree in trees]
+    ends = [tree.values[order[tree.left[order] <= 0]] for tree, order in zip(trees, orders, strict=True)]
+    leaves = None
+    if ends[0].ndim == 2:
+        # Of the leaves of a forest most are alike, such as the pure ones: few rows stay within the cache.
+        leaves, rows = np.unique(np.concatenate(ends), axis=0, return_inverse=True)
+        ends = np.split(rows.ravel().astype(np.float64), np.cumsum([len(values) for values in ends])[:-1])
+    for tree, root, order, values in zip(trees, roots.tolist(), orders, ends, strict=True):
         split = tree.left[order] > 0
-        values = tree.values[order[~split]]
-        if values.ndim == 2:
-            leaves.append(values)
-            values = leaf_count + np.arange(len(values), dtype=np.float64)
-            leaf_count += len(values)
         block = np.zeros(len(order), NODE)
-        block["left"] = root + np.where(split, 2 * np.cumsum(split) - 1, np.arange(len(order)))
+        places = np.argsort(order)
+        block["left"] = root + np.where(split, places[tree.left[order]], np.arange(len(order)))
         block["threshold"][~split] = values
         block["threshold"][split] = tree.threshold[order[split]]
         block["feature"][split] = (
@@ -318,14 +322,21 @@ def _laid_out(trees: Sequence[_Tree]) -> dict[str, Any]:
     return {
         "nodes": np.concatenate(blocks),
         "roots": roots.astype(np.uint32),
-        "leaves": np.concatenate(leaves) if leaves else None,
+        "leaves": leaves,
     }
 
 
-def _by_level(tree: _Tree) -> NDArray[np.int64]:
-    """The nodes' numbers level by level, each node's children side by side."""
-    levels = [np.zeros(1, np.int64)]
-    while len(levels[-1]):
-        parents = levels[-1][tree.left[levels[-1]] > 0]
-        levels.append(np.column_stack((tree.left[parents], tree.right[parents])).ravel())
-    return np.concatenate(levels)
+def _by_traffic(tree: _Tree) -> NDArray[np.int64]:
+    """The nodes' numbers, children side by side, and behind them first the children of the busier of the two.
+
+    So the way that most rows take lies together: it costs fewer lines of the cache.
+    """
+    left, right, samples = tree.left.tolist(), tree.right.tolist(), tree.samples.tolist()
+    order, pending = [0], [0]
+    while pending:
+        node = pending.pop()
+        if left[node] > 0:
+            children = [left[node], right[node]]
+            order += children
+            pending += sorted(children, key=samples.__getitem__)
+    return np.array(order)

@@ -36,6 +36,8 @@ LOST = Counter("roundhouse_predictions_lost", "Predictions that were answered bu
 
 FULL_SPOOL = 32 * 2**20
 """Bytes after which a spool file is followed by the next: sealing holds one in memory."""
+GENTLE_BACKLOG = 4
+"""As long as no more spool files wait, sealing takes what time the requests leave."""
 MAX_BATCH_SEGMENTS = 200  # files that one query opens
 MAX_BATCH_ROWS = 100_000
 
@@ -163,26 +165,27 @@ class Journal:
     def _seal_files(self, paths: list[Path]) -> list[Exception]:
         """Seal each file; what was wrong with those that stay."""
         errors: list[Exception] = []
+        gently = len(paths) <= GENTLE_BACKLOG
         for path in paths:
             try:
-                self._seal_file(path)
+                self._seal_file(path, gently=gently)
             except (ValueError, OSError) as error:
                 error.add_note(f"The spool file is {path}.")
                 errors.append(error)
         return errors
 
-    def _seal_file(self, path: Path) -> None:
+    def _seal_file(self, path: Path, *, gently: bool) -> None:
         with self._database.session_scope(write=False) as session:
             sealed = session.scalar(select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1))
         if sealed is None:
-            segments = list(self._write_segments(path))
+            segments = list(self._write_segments(path, gently=gently))
             with self._database.session_scope() as session:
                 session.add_all(segments)
         path.unlink()
 
-    def _write_segments(self, path: Path) -> Iterator[PredictionSegment]:
+    def _write_segments(self, path: Path, *, gently: bool) -> Iterator[PredictionSegment]:
         with self._scratch.folder() as folder:
-            for part in seal_apart(path, folder):
+            for part in seal_apart(path, folder, gently=gently):
                 stored = self._store.write_file(Path(part.path))
                 yield PredictionSegment(
                     spool=spool_name(path),

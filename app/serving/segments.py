@@ -5,6 +5,7 @@ DuckDB needs for it, in memory and in time, is not taken from a server's request
 """
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,9 @@ ENTRY_COLUMNS = {
     ),
 }
 """An ``Entry`` as DuckDB reads it."""
+
+GENTLE_NICENESS = 10
+"""A tenth of what a process gets that has this core to share with it."""
 
 log = structlog.get_logger()
 _decoder = msgspec.json.Decoder(Entry)
@@ -144,11 +148,13 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
     Raises ValueError or duckdb.Error for a file with a line that is no entry.
     """
     content = whole_lines(spool)
-    if b'"arrow":' in content:
-        with connect(folder) as connection:
-            content = b"".join(with_json_inputs(connection, line) for line in lines_of(content))
-    source = folder / "spool.ndjson"
-    source.write_bytes(content)
+    source = spool
+    if (has_arrow := b'"arrow":' in content) or len(content) < spool.stat().st_size:
+        if has_arrow:
+            with connect(folder) as connection:
+                content = b"".join(with_json_inputs(connection, line) for line in lines_of(content))
+        source = folder / "spool.ndjson"
+        source.write_bytes(content)
     with connect(folder) as connection:
         connection.read_json(
             str(source),
@@ -200,15 +206,21 @@ def with_json_inputs(connection: "DuckDBPyConnection", line: bytes) -> bytes:
     return msgspec.json.encode(entry | {"inputs": [msgspec.Raw(row.encode()) for row in rows]}) + b"\n"
 
 
-def seal_apart(spool: Path, folder: Path) -> list[SegmentFile]:
-    """``write_segments`` in a process of its own. Raises ValueError with the reason."""
-    child = subprocess.run(  # noqa: S603 - this interpreter, this module, two paths
-        [sys.executable, "-m", __name__, spool, folder], capture_output=True, check=False
-    )
+def seal_apart(spool: Path, folder: Path, *, gently: bool) -> list[SegmentFile]:
+    """``write_segments`` in a process of its own; ``gently`` in what time the others leave.
+
+    Raises ValueError with the reason.
+    """
+    with subprocess.Popen(  # noqa: S603 - this interpreter, this module, two paths
+        [sys.executable, "-m", __name__, spool, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        if gently:
+            os.setpriority(os.PRIO_PROCESS, child.pid, GENTLE_NICENESS)
+        made, told = child.communicate()
     if child.returncode:
-        lines = child.stderr.decode(errors="replace").strip().splitlines()
+        lines = told.decode(errors="replace").strip().splitlines()
         raise ValueError(lines[-1] if lines else f"the sealing process ended with code {child.returncode}")
-    return msgspec.json.decode(child.stdout, type=list[SegmentFile])
+    return msgspec.json.decode(made, type=list[SegmentFile])
 
 
 def read_parquet(

@@ -2,15 +2,23 @@
 
 import json
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from app.serving.express import read_head
 from tests.client import Client, wait_until
 from tests.conftest import Start
+from tests.processes import Serve
 from tests.versions import register, train_here
 
 ROW: dict[str, Any] = {
@@ -174,3 +182,179 @@ def test_the_express_lane_holds_to_the_limits_of_requests(start: Start) -> None:
     for rows, status, code in ((4, 422, "too_many_instances"), (20, 413, "body_too_large")):
         refused = few.post("/v1/models/m:predict", json={"instances": [ROW] * rows})
         assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+# ── On the wire ──────────────────────────────────────────────────────────────────────────────────
+
+
+def request_text(
+    client: Client, model: str, *, rows: int = 1, head: str = "", body: str | None = None
+) -> bytes:
+    """The bytes of a plain request, with more lines in its head."""
+    body = json.dumps({"instances": [ROW] * rows}) if body is None else body
+    lines = [
+        f"POST /v1/models/{model}:predict HTTP/1.1",
+        "Host: here",
+        f"Authorization: {client.headers['authorization']}",
+        f"Content-Length: {len(body)}",
+    ]
+    return ("\r\n".join(lines) + "\r\n" + head + "\r\n" + body).encode()
+
+
+class Wire:
+    """A connection, and the answers that come over it, one after the other."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.send = connection.sendall
+        self._stream = connection.makefile("rb")
+
+    def answer(self) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and JSON of the next answer."""
+        status = self._stream.readline()
+        assert status, "the server has closed the connection"
+        lines = iter(self._stream.readline, b"\r\n")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (x.decode().partition(":") for x in lines)
+        }
+        content = self._stream.read(int(headers.get("content-length", 0)))
+        return int(status.split()[1]), headers, json.loads(content) if content else None
+
+    def is_closed(self) -> bool:
+        return self._stream.read(1) == b""
+
+
+@contextmanager
+def wire(client: Client) -> Iterator[Wire]:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
+        connection.settimeout(20)
+        yield Wire(connection)
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_requests_are_answered_in_order_however_their_bytes_are_cut(
+    shared: Client, ridden: str, data: st.DataObject
+) -> None:
+    plain = st.tuples(
+        st.just(200), st.integers(1, 3).map(lambda rows: request_text(shared, ridden, rows=rows))
+    )
+    other = st.sampled_from(
+        [
+            (200, b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"),
+            (404, request_text(shared, "nobody")),
+            (422, request_text(shared, ridden, body="{}")),
+            (200, request_text(shared, ridden, body=json.dumps({"instances": [ROW]}) + " " * 70_000)),
+        ]
+    )
+    asked = data.draw(st.lists(plain | other, min_size=1, max_size=6))
+    stream = b"".join(text for _, text in asked)
+    cuts = sorted(data.draw(st.lists(st.integers(0, min(len(stream), 2000)), max_size=5)))
+    with wire(shared) as connection:
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            connection.send(stream[start:end])
+            time.sleep(0.002)  # so that the pieces arrive as such
+        for status, text in asked:
+            got, _, body = connection.answer()
+            assert got == status
+            if b":predict" in text and status == 200:
+                assert len(body["predictions"]) == text.count(b"carrier")
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on(shared: Client, ridden: str) -> None:
+    text = request_text(shared, ridden, head="Expect: 100-continue\r\n")
+    head, _, body = text.partition(b"\r\n\r\n")
+    with wire(shared) as connection:
+        connection.send(head + b"\r\n\r\n")
+        assert connection.answer()[0] == 100
+        connection.send(body)
+        assert connection.answer()[0] == 200
+
+
+def test_a_client_that_wants_the_connection_closed_gets_that(shared: Client, ridden: str) -> None:
+    with wire(shared) as connection:
+        connection.send(request_text(shared, ridden, head="Connection: close\r\n"))
+        status, headers, _ = connection.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert connection.is_closed()
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(shared: Client, ridden: str) -> None:
+    text = request_text(shared, ridden)
+    with wire(shared) as busy, wire(shared) as idle:
+        idle.send(text)
+        assert idle.answer()[0] == 200
+        for _ in range(14):  # uvicorn waits five seconds for the next request
+            busy.send(text[:300])
+            time.sleep(0.25)
+            busy.send(text[300:])
+            assert busy.answer()[0] == 200
+            time.sleep(0.25)
+        assert idle.is_closed()
+
+
+def test_a_request_that_has_begun_is_answered_by_a_server_that_ends(tmp_path: Path) -> None:
+    with Serve(tmp_path, "--no-worker") as serve:
+        client = serve.wait_until_ready()
+        text = request_text(client, "nobody")
+        with wire(client) as connection:
+            connection.send(text[:-5])
+            time.sleep(0.2)
+            serve.process.terminate()
+            wait_until(lambda: "Waiting for" in serve.output)
+            connection.send(text[-5:])
+            assert connection.answer()[0] == 404
+
+
+PLAIN = [
+    "POST /v1/models/m:predict HTTP/1.1",
+    "Host: here",
+    "Authorization: Bearer k",
+    "Content-Type: application/json",
+    "Accept: */*",
+    "Content-Length: 17",
+]
+
+
+def test_a_plain_head_is_read() -> None:
+    head = read_head("\r\n".join([*PLAIN, "X-Request-Id: mine"]).encode())
+    assert head is not None
+    assert (head.model, head.authorization, head.request_id, head.length) == ("m", b"Bearer k", "mine", 17)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        PLAIN[:-1],
+        ["GET /v1/models/m:predict HTTP/1.1", *PLAIN[1:]],
+        ["POST /v1/models/m:predict HTTP/1.0", *PLAIN[1:]],
+        ["POST /v1/models/m:predict?a=b HTTP/1.1", *PLAIN[1:]],
+        ["POST /v1/models/m%41:predict HTTP/1.1", *PLAIN[1:]],
+        ["POST /v1/models/m/versions/1:predict HTTP/1.1", *PLAIN[1:]],
+        ["POST /v1/models/m:predict", *PLAIN[1:]],
+        [*PLAIN, "Content-Length: 18"],
+        [*PLAIN[:-1], "Content-Length: +17"],
+        [*PLAIN, "Transfer-Encoding: chunked"],
+        [*PLAIN[:-1], "Transfer-Encoding: chunked"],
+        [*PLAIN, "Content-Encoding: gzip"],
+        [*PLAIN, "Expect: 100-continue"],
+        [*PLAIN, "Connection: close"],
+        [*PLAIN, "Connection: upgrade", "Upgrade: websocket"],
+        [*PLAIN, "Accept: application/vnd.apache.arrow.stream"],
+        [*PLAIN, "Content-Type: text/csv"],
+        [*PLAIN, "no colon"],
+        [*PLAIN, "X: a\n\nPOST /v1/models/m:predict HTTP/1.1"],
+        [*PLAIN, "X: a\x00b"],
+        [*PLAIN[:3], "", *PLAIN[3:]],
+    ],
+)
+def test_any_other_head_is_left_to_the_server(lines: list[str]) -> None:
+    assert read_head("\r\n".join(lines).encode()) is None
+
+
+def test_heads_that_are_all_different_are_answered(shared: Client, ridden: str) -> None:
+    answered = set()
+    for number in range(1200):  # more than the lane remembers
+        headers = {"traceparent": f"00-{number:032x}-00f067aa0ba902b7-01", "x-request-id": f"r{number}"}
+        answer = shared.post(f"/v1/models/{ridden}:predict", json={"instances": [ROW]}, headers=headers)
+        answered.add((answer.status_code, answer.headers["x-request-id"] == headers["x-request-id"]))
+    assert answered == {(httpx.codes.OK, True)}
