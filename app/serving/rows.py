@@ -50,7 +50,6 @@ JSON_TYPES: dict[ColumnType, Any] = {
     ColumnType.DATETIME: str,
 }
 
-LINE_ENDS = re.compile(rb"[\r\n]")
 UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
 """What the name of a msgspec field must not hold."""
 
@@ -90,7 +89,7 @@ class RowReader:
         try:
             inputs = _body.decode(body).instances
             rows = self._decoder.decode(inputs)
-            if b"\\u0000" in body or not rows:
+            if not rows or (b"\\" in body and b"\\u0000" in body):  # the first look is 20 times the quicker
                 return None
             if len(rows) == 1:
                 cells = encode_row(msgspec.structs.astuple(rows[0]), self._coders)
@@ -99,7 +98,7 @@ class RowReader:
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return None
         text = bytes(inputs)
-        if LINE_ENDS.search(text):
+        if b"\n" in text or b"\r" in text:
             text = msgspec.json.format(text, indent=-1)
         return Rows(len(rows), cells, text)
 
