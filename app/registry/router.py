@@ -110,9 +110,7 @@ class VersionInfo(VersionSummary):
     )
 
     signature: Signature
-    example: dict[str, Any] = Field(
-        description="A typical row, as `instances` take it: each column's median or most frequent value."
-    )
+    example: dict[str, Any] = Field(description="A row of the training data, as `instances` take it.")
     params: dict[str, Any]
     spec: dict[str, Any]
     evaluation: dict[str, Any]

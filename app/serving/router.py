@@ -67,7 +67,7 @@ class ModelInfo(ModelSummary):
     version: int | None = Field(description="The champion's version.")
     deployment: int | None
     signature: Signature | None = Field(description="The champion's columns and classes.")
-    example: dict[str, Any] | None = Field(description="A typical row, as `instances` takes it.")
+    example: dict[str, Any] | None = Field(description="A row of the training data, as `instances` takes it.")
 
 
 @router.get("", tags=["models"])

@@ -156,13 +156,14 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
         source = folder / "spool.ndjson"
         source.write_bytes(content)
     with connect(folder) as connection:
+        connection.execute("SET threads = 1")  # no slower for so little, and the rest is for the requests
         connection.read_json(
             str(source),
             format="newline_delimited",
             columns=ENTRY_COLUMNS,
             # DuckDB's own limit, 16 MB, unless a line is longer; each of its threads takes twice as much.
             maximum_object_size=max(2**24, 1 + max(map(len, lines_of(content)), default=0)),
-        ).create_view("entries")
+        ).create("entries")
         if connection.execute(TORN).fetchone():
             raise ValueError("a line of the spool is no entry of the journal")
         connection.execute(f"CREATE TABLE records AS {EXPLODE}")

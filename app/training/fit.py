@@ -6,6 +6,7 @@ It reads ``request.json`` in the folder, writes a line of JSON to standard outpu
 """
 
 import json
+import math
 import platform
 import traceback
 from importlib.metadata import version
@@ -53,7 +54,7 @@ def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]
         "params": result.params,
         "task": result.signature.task,
         "signature": result.signature.model_dump(mode="json"),
-        "example": typical_row(result.signature, result.reference_matrix),
+        "example": example_row(result.signature, result.reference_matrix),
         "metrics": result.metrics,
         "evaluation": {
             "baseline_metrics": result.baseline_metrics,
@@ -85,31 +86,31 @@ def _compile(result: TrainingResult, folder: Path) -> str | None:
     return reason
 
 
-def typical_row(signature: Signature, matrix: NDArray[np.float64]) -> dict[str, Any]:
-    """A row that the model takes and that is nobody's, of a matrix of shape (n, len(features)), n > 0.
+def example_row(signature: Signature, matrix: NDArray[np.float64]) -> dict[str, Any]:
+    """A row of a matrix of shape (n, len(features)), n > 0, as it is sent: the first of the fewest gaps.
 
-    Each column's (upper) median or most frequent value; null only where the column holds nothing else.
+    A gap is a null, or a category that the model does not know: a known one stands for that.
     """
-    columns = zip(signature.features, matrix.T, strict=True)
-    return {feature.name: _typical_value(feature, values) for feature, values in columns}
+    categorical = np.array([feature.role is Role.CATEGORICAL for feature in signature.features])
+    gaps = np.isnan(matrix) | ((matrix < 0) & categorical)
+    cells = matrix[gaps.sum(axis=1).argmin()].tolist()
+    return {
+        feature.name: _value(feature, cell) for feature, cell in zip(signature.features, cells, strict=True)
+    }
 
 
-def _typical_value(feature: Feature, values: NDArray[np.float64]) -> Any:
-    present = np.sort(values[np.isfinite(values)])
-    if not len(present):
+def _value(feature: Feature, cell: float) -> Any:
+    if not math.isfinite(cell):
         return None
-    if feature.role in (Role.BOOLEAN, Role.CATEGORICAL):
-        labels = feature.categories or (False, True)
-        codes = present[present >= 0].astype(np.int64)
-        return labels[int(np.bincount(codes, minlength=len(labels)).argmax())]
-    middle = float(present[len(present) // 2])
-    match feature.type:
-        case ColumnType.INTEGER:
-            return int(middle)
-        case ColumnType.NUMBER:
-            return middle
+    match feature.role, feature.type:
+        case Role.BOOLEAN | Role.CATEGORICAL, _:
+            return (feature.categories or (False, True))[max(0, int(cell))]
+        case _, ColumnType.INTEGER:
+            return int(cell)
+        case _, ColumnType.NUMBER:
+            return cell
         case _:
-            return format_time(middle, feature.type)
+            return format_time(cell, feature.type)
 
 
 def environment() -> dict[str, Any]:
