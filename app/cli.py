@@ -117,7 +117,7 @@ def serve(
         uvicorn.run(
             "app.main:create_app",
             factory=True,
-            http="app.serving.express:ExpressProtocol",
+            http="app.serving.wire:ExpressProtocol",
             host=host,
             port=port,
             workers=workers,

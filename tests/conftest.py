@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 from app.db import Database
 from app.main import create_app
 from app.owned import Scratch
-from app.serving.express import ExpressProtocol
+from app.serving.wire import ExpressProtocol
 from app.settings import Settings
 from app.store import Store
 from app.worker import Worker

@@ -1,21 +1,17 @@
-"""The express lane: the plain predict request, answered as it comes off the wire.
+"""The express lane: the plain predict request, answered from its bytes; ``wire`` takes them off the wire.
 
-A small JSON body to ``/v1/models/{model}:predict``, with a key that may ask, for a compiled version in
-service, is answered here in some microseconds. Whatever is not as plain, and everything that is to be
-refused, goes on to the web application, which reads the same bytes and is the only one that explains.
+A JSON body to ``/v1/models/{model}:predict``, with a key that may ask, for a compiled version in service,
+is answered here in some microseconds. Whatever is not as plain, and everything that is to be refused, is for
+the web application, which reads the same bytes and is the only one that explains.
 """
 
-import asyncio
 import re
 from dataclasses import replace
-from time import perf_counter, time_ns
-from typing import Any, NamedTuple
+from time import time_ns
+from typing import NamedTuple
 
 import httptools
 import msgspec
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from app.access.caller import Caller
 from app.access.key_ring import KeyRing
@@ -27,7 +23,6 @@ from app.telemetry import REQUEST_ID, make_request_id
 
 STATE = "express"
 """Under this name the application's lifespan hands its express lane to the server."""
-BEGINNING = b"POST /v1/models/"
 END_OF_HEAD = b"\r\n\r\n"
 URL = re.compile(rb"/v1/models/([A-Za-z0-9_-]+):predict")
 PROTOCOL = "v1"
@@ -60,13 +55,18 @@ class Head:
         self.admitted_by: object = None
 
 
+class Answered(NamedTuple):
+    response: bytes
+    rows: Rows
+    caller: Caller
+
+
 class Express:
     """Answers plain requests. A head that was seen before means what it meant before."""
 
     def __init__(self, predicting: Predicting, key_ring: KeyRing, *, max_body: int) -> None:
         self._predicting, self._key_ring = predicting, key_ring
-        self._max_body = min(SMALL_BODY, max_body)
-        self._max_rows = min(SMALL_ROWS, predicting.max_instances)
+        self._max_body = max_body
         self._heads: dict[bytes, Head] = {}
         self._server_headers: list[tuple[bytes, bytes]] | None = None
         self._status = b""
@@ -99,14 +99,17 @@ class Express:
 
     def answer(
         self, target: Target, head: Head, body: bytes, server_headers: list[tuple[bytes, bytes]]
-    ) -> tuple[bytes, Rows] | None:
-        """Score and record the few rows of a body: the response, and the rows. None for what is not plain."""
+    ) -> Answered | None:
+        """Score and record the rows of a body. None for what is not plain, and for many rows in few bytes."""
         version, predicting, admission = target.version, self._predicting, head.admission
         compiled = version.compiled
         rows = version.reader.read(body) if compiled is not None else None
-        if compiled is None or rows is None or rows.size > self._max_rows or admission is None:
+        if compiled is None or rows is None or admission is None:
             return None
-        request_id = (head.request_id or make_request_id()).encode()
+        most = SMALL_ROWS if len(body) <= SMALL_BODY else predicting.max_instances
+        if rows.size > min(most, predicting.max_instances):
+            return None
+        request_id = head.request_id or make_request_id()
         at = time_ns() // 1000
         ids = predicting.ids.make(at, version.id, target.deployment_id, rows.size)
         if rows.size > 1:
@@ -118,26 +121,25 @@ class Express:
                 content = answer_body(target, b"[%b]" % label, msgspec.json.encode((outputs,)), ids)
             else:
                 content = answer_body(target, msgspec.json.encode(outputs), None, ids)
-        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % request_id, rows, content)
+        id_text = request_id.encode()
+        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % id_text, rows, content)
         if server_headers is not self._server_headers:  # uvicorn makes new ones each second
-            self._server_headers = server_headers
             headers = [*server_headers, (b"content-type", b"application/json")]
             self._status = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in headers)
+            self._server_headers = server_headers
         response = b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
             self._status,
             len(content),
-            request_id,
+            id_text,
             content,
         )
-        return response, rows
+        return Answered(response, rows, replace(admission.caller, request_id=request_id))
 
     def count(self, target: Target, rows: Rows, seconds: float) -> None:
         self._predicting.count_rows(target, PROTOCOL, rows.size).seconds.observe(seconds)
 
-    def score_shadow(self, shadow: Target, head: Head, rows: Rows) -> None:
-        if head.admission is not None:
-            caller = replace(head.admission.caller, request_id=head.request_id)
-            self._predicting.score_shadow(shadow, caller, rows, PROTOCOL, None)
+    def score_shadow(self, shadow: Target, answered: Answered) -> None:
+        self._predicting.score_shadow(shadow, answered.caller, answered.rows, PROTOCOL, None)
 
 
 class _HeadReader:
@@ -185,96 +187,3 @@ def read_head(text: bytes) -> Head | None:
         return None
     given = request_id.decode("latin-1")
     return Head(url[1].decode(), authorization, given if REQUEST_ID.fullmatch(given) else "", int(lengths[0]))
-
-
-class ExpressProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 over a connection, with the express lane ahead of it.
-
-    A plain request that came whole, between two others, is answered at once; the bytes of any other are
-    uvicorn's to read, as if nobody had looked at them before.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._express: Express = app_state[STATE]
-        self._held = b""
-        """The beginning of a plain request whose body is on its way."""
-        self._chosen: Target | None = None
-        """Of the request that goes on to the application: it is chosen once."""
-        self._in_message = False
-        self._answered_at = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        started = perf_counter()
-        if self._held:
-            data, self._held = self._held + data, b""
-        if self._in_message or not data.startswith(BEGINNING) or self._answering or self.flow.write_paused:
-            super().data_received(data)
-            return
-        text, found, body = data.partition(END_OF_HEAD)
-        head = self._express.read(text) if found else None
-        if head is not None and len(body) < head.length:
-            self._held = data
-            return
-        deployment = self._express.deployment(head) if head and len(body) == head.length else None
-        if head is None or deployment is None:
-            super().data_received(data)
-            return
-        target = deployment.choose()
-        answer = self._express.answer(target, head, body, self.server_state.default_headers)
-        if answer is None:
-            self._chosen = target
-            super().data_received(data)
-            return
-        response, rows = answer
-        self.transport.write(response)
-        self.server_state.total_requests += 1
-        self._answered_at = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_for_next(self.timeout_keep_alive)
-        self._express.count(target, rows, perf_counter() - started)
-        if deployment.shadow is not None:
-            self.loop.run_in_executor(None, self._express.score_shadow, deployment.shadow, head, rows)
-
-    @property
-    def _answering(self) -> bool:
-        """Whether the application has yet to answer a request that came before."""
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's own annotation leaves the None out
-        return cycle is not None and not cycle.response_complete
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_message = True
-        if self._chosen is not None:
-            self.scope["state"]["target"], self._chosen = self._chosen, None
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_message = False
-
-    def timeout_keep_alive_handler(self) -> None:
-        # The timer is left to run while requests are answered here: setting it anew for each costs more.
-        idle = self.loop.time() - self._answered_at
-        if self._held or idle < self.timeout_keep_alive:
-            self._wait_for_next(max(self.timeout_keep_alive - idle, 1))
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _wait_for_next(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._held = b""
-        super().connection_lost(exc)
-
-    def shutdown(self) -> None:
-        if self._held:  # it is answered as any other request that has begun
-            held, self._held = self._held, b""
-            super().data_received(held)
-        super().shutdown()
