@@ -67,7 +67,7 @@ class ExpressProtocol(HttpToolsProtocol):
             return
         target = deployment.choose()
         arguments = target, head, body, self.server_state.default_headers
-        if len(body) <= SMALL_BODY:
+        if len(body) <= SMALL_BODY or target.version.compiled is None:
             self._answer(data, deployment, target, started, self._express.answer(*arguments))
             return
         self._in_thread = True
