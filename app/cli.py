@@ -1,5 +1,6 @@
 """The ``roundhouse`` command."""
 
+import json
 import os
 import signal
 import socket
@@ -8,16 +9,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
+from rich.table import Table
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from app.access.caller import Caller
@@ -27,7 +30,9 @@ from app.db import Database
 from app.errors import AppError
 from app.keys.service import create_key, ensure_admin_key
 from app.owned import Scratch
+from app.retention import Garbage, collect_garbage, find_garbage
 from app.settings import Settings
+from app.store import Store
 from app.telemetry import MULTIPROCESS_FOLDER, configure_logging
 from app.worker import WITH_PARENT, run_worker
 
@@ -42,6 +47,9 @@ cli.add_typer(keys, name="keys")
 console = Console(stderr=True, soft_wrap=True)
 
 WORKER_RESTART_SECONDS = 1.0
+SHOWN_ENTRIES = 50  # rows of gc's table; --json has no bound
+WIDTH_OF_ENTRIES = 110  # columns of it at least, also in a pipe: a digest is 71 wide and must not be broken
+MOST_HOURS = 24 * 365 * 100  # now less a hundred years is still a date; less any number of hours it is not
 HEALTH_CHECK_SECONDS = 60  # a server process on a busy machine takes its time to start
 
 
@@ -152,6 +160,67 @@ def migrate(
         raise SystemExit(1) from None
     database.dispose()
     console.print("The schema is current.")
+
+
+@cli.command()
+def gc(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; tell what would be.")] = False,
+    older_than: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_HOURS,
+            metavar="HOURS",
+            help="Spare what was written since: no upload or run takes longer. 0 is for stopped servers.",
+        ),
+    ] = 24,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every object.")] = False,
+) -> None:
+    """Remove the objects that nothing refers to, beside running servers."""
+    settings, caller, grace = Settings(), _caller(), timedelta(hours=older_than)
+    with _ready_database(settings) as database, closing(Scratch(settings.scratch)) as scratch:
+        store = Store(settings.store_url, folder=settings.home / "objects", scratch=scratch)
+        if dry_run:
+            garbage = find_garbage(database, store, now=caller.now, older_than=grace)
+        else:
+            garbage = collect_garbage(database, store, caller, older_than=grace)
+    if as_json:
+        print(json.dumps(_as_json(garbage, dry_run=dry_run), indent=2))  # noqa: T201 - for scripts
+    else:
+        _show(garbage, dry_run=dry_run)
+
+
+def _as_json(garbage: Garbage, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "bytes": garbage.size,
+        "objects": [
+            {"digest": entry.digest, "bytes": entry.size, "last_modified": entry.last_modified.isoformat()}
+            for entry in garbage.objects
+        ],
+        "temporary": [{"path": entry.path, "bytes": entry.size} for entry in garbage.temporary],
+        "idempotency_records": garbage.idempotency_records,
+    }
+
+
+def _show(garbage: Garbage, *, dry_run: bool) -> None:
+    out = Console(width=max(Console().width, WIDTH_OF_ENTRIES))
+    entries = [(entry.digest, entry) for entry in garbage.objects]
+    entries += [(entry.path, entry) for entry in garbage.temporary]
+    if entries:
+        table = Table("object", "last written", box=None, pad_edge=False)
+        table.add_column("size", justify="right")
+        for name, entry in entries[:SHOWN_ENTRIES]:
+            table.add_row(name, f"{entry.last_modified:%Y-%m-%d %H:%M} UTC", decimal(entry.size))
+        out.print(table)
+    if len(entries) > SHOWN_ENTRIES:
+        out.print(f"… and {len(entries) - SHOWN_ENTRIES} more: --json prints all.")
+    out.print(
+        f"{'Would remove' if dry_run else 'Removed'} {len(garbage.objects)} objects and "
+        f"{len(garbage.temporary)} temporary files, {decimal(garbage.size)} in all, and "
+        f"{garbage.idempotency_records} idempotency records."
+    )
 
 
 @cli.command()

@@ -107,10 +107,14 @@ class Database:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         connection = self.engine.connect().execution_options(sqlite_begin="IMMEDIATE")
-        with connection, connection.begin():
+        with connection, _tables_replaceable(connection), connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(724661)"))
             command.upgrade(alembic_config(connection), revision)
+            if connection.dialect.name == "sqlite" and (
+                orphans := connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            ):
+                raise RuntimeError(f"The migration left rows that point at nothing: {orphans[:10]}")
 
     def schema_is_current(self) -> bool:
         with self.engine.connect() as connection:
@@ -121,6 +125,20 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def _tables_replaceable(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by replacing it, which foreign keys forbid. The setting is no transaction's."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    raw: Any = connection.connection.driver_connection
+    raw.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")
 
 
 def make_engine(url: str) -> Engine:

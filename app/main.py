@@ -22,12 +22,21 @@ from app.access.caller import Caller
 from app.access.key_ring import KeyRing
 from app.access.policy import Role
 from app.access.route import GuardedRoute
+from app.datasets.contract_router import router as contract_router
+from app.datasets.diff_router import router as diff_router
+from app.datasets.growth_router import append_router
+from app.datasets.growth_router import router as growth_router
+from app.datasets.profile_router import router as profile_router
 from app.datasets.router import router as datasets_router
-from app.datasets.router import upload_router
+from app.datasets.upload_router import router as upload_router
 from app.db import Database
 from app.events.router import router as events_router
 from app.http.problems import add_error_handlers
 from app.keys.router import router as keys_router
+from app.lineage.router import data_router as data_lineage_router
+from app.lineage.router import model_router as model_lineage_router
+from app.lineage.router import prediction_router as prediction_lineage_router
+from app.monitoring.labelled_router import router as labelled_router
 from app.monitoring.router import feedback_router, history_router
 from app.monitoring.router import router as monitoring_router
 from app.openapi import add_documentation
@@ -70,13 +79,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_error_handlers(app)
     app.add_middleware(telemetry.RequestTelemetry)
     app.include_router(datasets_router)
+    app.include_router(profile_router)
     app.include_router(upload_router)
+    app.include_router(append_router)
+    app.include_router(growth_router)
+    app.include_router(labelled_router)
+    app.include_router(contract_router)
+    app.include_router(diff_router)
     for router in (
         training_router,
         algorithms_router,
         serving_router,
         predict_router,
         registry_router,
+        data_lineage_router,
+        model_lineage_router,
+        prediction_lineage_router,
         predictions_router,
         batch_router,
         oip_router,

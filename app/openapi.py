@@ -47,7 +47,7 @@ Errors are `application/problem+json` (RFC 9457) with a stable `code`. Lists are
 IN_SERVICE = "models in service"
 
 TAGS = {
-    "datasets": "1 · Upload data. A version is immutable, and named by the digest of its bytes.",
+    "datasets": "1 · Upload data. A version is immutable, and known by its content.",
     "training": "2 · Train a model on a data version, and follow the run.",
     "models": "3 · See what came out: versions, their signature and their evaluation.",
     "deployments": "4 · Promote a version into service, or roll back. Nothing is overwritten.",
@@ -239,9 +239,7 @@ def _complete(operation: dict[str, Any], path: str, method: str, permissions: tu
             parameter["example"] = PATH_EXAMPLES[parameter["name"]]
     if "requestBody" in operation:
         statuses |= {400, 413}
-    takes_file = (
-        "application/json" not in operation.get("requestBody", {"content": ["application/json"]})["content"]
-    )
+    takes_file = "multipart/form-data" in operation.get("requestBody", {"content": ()})["content"]
     if method == "post" and {"201", "202"} & operation["responses"].keys() and not takes_file:
         statuses |= {409, 422}
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
@@ -263,6 +261,7 @@ def _described_by(body: dict[str, str]) -> dict[str, Any]:
 PATH_EXAMPLES = {
     "dataset": "flights",
     "version": 1,
+    "other": 2,
     "run": 1,
     "model": "flight-delays",
     "alias": "stable",

@@ -38,6 +38,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         16 * 1024 * MEGABYTE, gt=0, description="Largest uploaded data file, in bytes."
     )
+    max_decompression_ratio: int = Field(
+        200,
+        gt=0,
+        description="Most bytes that each byte of a compressed data file may become, beyond the first 64 MB.",
+    )
+    import_prefixes: list[Annotated[str, Field(pattern=r"^(s3|gs|az|https?|file)://")]] = Field(
+        [],
+        description="The folders from which data files may be imported, as JSON: "
+        '`["s3://bucket/exports", "https://data.example.com/tables", "file:///srv/data"]`. By default none.',
+    )
     max_instances: int = Field(10_000, gt=0, description="Most rows in one predict request of JSON.")
     default_model: str = Field(
         "", description="The model that `/invocations` asks; empty means the only one in service."

@@ -1,21 +1,30 @@
 """The object store: content-addressed, immutable, verified on every read.
 
 An object's name is the SHA-256 of its bytes. It is written under a temporary name while it is hashed,
-and then given its name with create-only semantics, so that a reader never sees half an object and a
-writer never replaces one.
+and then given its name at once, so that a reader never sees half an object. Whoever writes bytes that are
+there already writes them again: an object's time is when somebody last came to rely on it.
+
+Removing what nobody relies on is safe beside writers, on any store and without a lock. A remover first
+gives notice of the objects that it found old and unused, then looks again which of them are still old, and
+removes those. A writer first writes its object, then looks for notices, and then whether the object is
+there. Whichever of the two comes first, the other sees it: the remover finds a young object and leaves it,
+or the writer finds the notice, waits for its end and writes again.
 """
 
 import hashlib
+import re
+import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, S3Store, from_url
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+from sqlalchemy.orm import mapped_column
 
 from app.errors import AppError
 from app.owned import Scratch
@@ -26,12 +35,44 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1024 * 1024
 OBJECTS = "sha256"
 TEMPORARY = "tmp"
+NOTICES = "notices"
+NOTICE_NAMES = "?" * 32
+"""A longer name is of a notice that obstore is still writing ("name#1"), or was when its process died. That
+is none yet: its remover removes nothing before it has looked at the objects once more, after the writing.
+"""
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+"""The parts in which the objects lie: the first two digits of their hashes."""
+REMOVED_AT_ONCE = 1000  # what S3 deletes in one request
+NOTICE_SECONDS = 60.0
+"""A remover removes nothing later than this after its notice."""
+DEAD_NOTICE_SECONDS = 180.0
+"""Nor does a request that it began in time go on for so long: who gave a notice of this age is dead."""
+NOTICE_POLL_SECONDS = 0.5
 RETRY: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
+
+
+NAMES_OBJECTS = "names_objects"
+ObjectDigest = Annotated[str, mapped_column(info={NAMES_OBJECTS: True})]
+"""A column that names an object by its digest: while a row does, ``roundhouse gc`` keeps the object."""
+ObjectDigests = Annotated[list[Any], mapped_column(info={NAMES_OBJECTS: True})]
+"""The same for a list of digests."""
 
 
 class StoredObject(NamedTuple):
     digest: str
     size: int
+
+
+class StoreEntry(NamedTuple):
+    """What the store holds under a path, and when it was last written."""
+
+    path: str
+    size: int
+    last_modified: datetime
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.path.rpartition('/')[2]}"
 
 
 class StoreFault(AppError):
@@ -78,9 +119,7 @@ class Store:
         with reaching_the_store():
             try:
                 obstore.put(self._objects, temporary, hashed())
-                obstore.copy(self._objects, temporary, object_path(digest.hexdigest()), overwrite=False)
-            except AlreadyExistsError:
-                pass  # the same bytes, stored before
+                self._give_name(temporary, object_path(digest.hexdigest()))
             finally:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._objects, temporary)
@@ -113,27 +152,144 @@ class Store:
             verify(path, digest)
             yield path
 
+    @contextmanager
+    def open_files(self, digests: Iterable[str]) -> Iterator[list[Path]]:
+        """``open_file`` for each of the objects."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.open_file(digest)) for digest in digests]
+
     def read(self, digest: str) -> bytes:
         with self.open_file(digest) as path:
             return path.read_bytes()
 
-    def sweep(self, before: datetime) -> None:
-        """Remove what writers that died left under temporary names.
+    def holds(self, digest: str) -> bool:
+        """Raises StoreUnavailable."""
+        with reaching_the_store():
+            return self._exists(object_path(digest.removeprefix("sha256:")))
 
-        In a folder that is what belongs to no living process of the home. Of a store by URL nobody can
-        tell that, and it is what was last written ``before``. Raises StoreUnavailable.
+    # ── Removing ─────────────────────────────────────────────────────────────────────────────────
+
+    def list_unused(self, shard: str, used: Container[str], before: datetime) -> list[StoreEntry]:
+        """The objects of one of ``SHARDS``, last written ``before``, whose digests are not ``used``.
+
+        Raises StoreUnavailable.
         """
+        return [
+            entry
+            for entry in self._list(f"{OBJECTS}/{shard}")
+            if entry.last_modified < before and is_object(entry.path) and entry.digest not in used
+        ]
+
+    def remove_unused(self, shard: str, used: Container[str], before: datetime) -> list[StoreEntry]:
+        """Remove what ``list_unused`` lists, and return it. Safe beside writers and other removers.
+
+        ``used`` must hold what was in use at some moment since which nothing written ``before`` can have come
+        into use. Raises StoreUnavailable.
+        """
+        unused = self.list_unused(shard, used, before)
+        removed: list[StoreEntry] = []
+        for start in range(0, len(unused), REMOVED_AT_ONCE):
+            batch = unused[start : start + REMOVED_AT_ONCE]
+            with self._notice(batch) as deadline:
+                old = {entry.path for entry in self.list_unused(shard, used, before)}
+                batch = [entry for entry in batch if entry.path in old]
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        "store_slow", "The object store answers too slowly to clean it up."
+                    )
+                self._remove([entry.path for entry in batch])
+            removed += batch
+        return removed
+
+    @contextmanager
+    def _notice(self, entries: list[StoreEntry]) -> Iterator[float]:
+        """Tell writers what is to be removed until the time, on the monotonic clock, that is yielded."""
+        deadline = time.monotonic() + NOTICE_SECONDS
+        path = f"{NOTICES}/{uuid.uuid4().hex}"
+        with reaching_the_store():
+            obstore.put(self._objects, path, "\n".join(entry.path for entry in entries).encode())
+        yield deadline  # after a failure it stays: a request that failed here may still be carried out there
+        self._remove([path])
+
+    def _give_name(self, temporary: str, name: str) -> None:
+        """Make what was written the object ``name``, which stays even where one is removing it."""
+        seen: dict[str, float] = {}
+        obstore.copy(self._objects, temporary, name, overwrite=True)
+        while True:
+            given = self._list(NOTICES, NOTICE_NAMES)
+            notices = [notice.path for notice in given if self._tells_of(notice, name)]
+            now = time.monotonic()
+            dead = [path for path in notices if now - seen.setdefault(path, now) >= DEAD_NOTICE_SECONDS]
+            self._remove(dead)  # lest the next writer waits as long
+            if len(dead) < len(notices):
+                time.sleep(NOTICE_POLL_SECONDS)
+            elif self._exists(name):
+                return
+            else:
+                obstore.copy(self._objects, temporary, name, overwrite=True)
+
+    def _tells_of(self, notice: StoreEntry, name: str) -> bool:
+        try:
+            content = bytes(obstore.get(self._objects, notice.path).bytes())
+        except FileNotFoundError:  # its remover is done, or only begins
+            return False
+        return name in content.decode().splitlines()
+
+    def _exists(self, name: str) -> bool:
+        try:
+            obstore.head(self._objects, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list_abandoned(self, before: datetime) -> list[StoreEntry]:
+        """What writers and removers that died left behind. Raises StoreUnavailable.
+
+        Temporary files in a folder are those that belong to no living process of the home. Of a store by URL
+        nobody can tell that, and they are what was last written ``before``.
+        """
+        left = self._list(NOTICES)
         if self._local:
-            # Not listed by obstore, which hides the files that it is writing ("name#1").
-            for path in (self._local / TEMPORARY).glob("*"):
-                if not self._scratch.is_living(path.name.partition(".")[0]):
-                    path.unlink(missing_ok=True)
+            # A name with "#" is one that obstore is writing, or was when its process died.
+            left += [entry for shard in SHARDS for entry in self._list(f"{OBJECTS}/{shard}", "*#*")]
+        abandoned = [entry for entry in left if entry.last_modified < before]
+        for entry in self._list(TEMPORARY):
+            owner = entry.path.removeprefix(f"{TEMPORARY}/").partition(".")[0]
+            living = self._scratch.is_living(owner) if self._local else entry.last_modified >= before
+            if not living:
+                abandoned.append(entry)
+        return abandoned
+
+    def sweep(self, before: datetime) -> list[StoreEntry]:
+        """Remove what ``list_abandoned`` lists, and return it. Raises StoreUnavailable."""
+        abandoned = self.list_abandoned(before)
+        self._remove([entry.path for entry in abandoned])
+        return abandoned
+
+    def _list(self, prefix: str, pattern: str = "*") -> list[StoreEntry]:
+        if self._local:
+            # Not by obstore, which hides the files that it is writing ("name#1").
+            return list(list_folder(self._local, prefix, pattern))
+        with reaching_the_store():
+            return [
+                StoreEntry(entry["path"], entry["size"], entry["last_modified"])
+                for page in obstore.list(self._objects, prefix)
+                for entry in page
+            ]
+
+    def _remove(self, paths: list[str]) -> None:
+        """Remove what is there of this: another remover may have been first."""
+        if self._local:
+            for path in paths:
+                (self._local / path).unlink(missing_ok=True)
             return
         with reaching_the_store():
-            for page in obstore.list(self._objects, TEMPORARY):
-                for entry in page:
-                    if entry["last_modified"] < before:
-                        obstore.delete(self._objects, entry["path"])
+            try:
+                obstore.delete(self._objects, paths)
+            except FileNotFoundError:  # not every store lets that pass
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._objects, path)
 
     def ping(self) -> None:
         """Raises StoreUnavailable."""
@@ -159,14 +315,23 @@ def missing(digest: str) -> ObjectMissing:
 
 
 def open_store(url: str) -> ObjectStore:
-    if url.startswith("s3://"):
-        # S3's copy has no create-only form of its own; a multipart copy has.
-        return S3Store.from_url(url, copy_if_not_exists="multipart", retry_config=RETRY)
     return from_url(url, retry_config=RETRY)
 
 
 def object_path(hexdigest: str) -> str:
     return f"{OBJECTS}/{hexdigest[:2]}/{hexdigest}"
+
+
+def is_object(path: str) -> bool:
+    return re.fullmatch(rf"{OBJECTS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}", path) is not None
+
+
+def list_folder(root: Path, prefix: str, pattern: str) -> Iterator[StoreEntry]:
+    for path in (root / prefix).glob(pattern):
+        with suppress(FileNotFoundError):  # removed a moment ago
+            found = path.stat()
+            modified = datetime.fromtimestamp(found.st_mtime, UTC)
+            yield StoreEntry(f"{prefix}/{path.name}", found.st_size, modified)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

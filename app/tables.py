@@ -1,13 +1,19 @@
 """Every room's tables, imported: what the migrations are compared with."""
 
 from app.access.models import ApiKey
-from app.datasets.models import Dataset, DatasetVersion
+from app.datasets.models import Dataset, DatasetContract, DatasetVersion, QuarantineRelease
 from app.events.models import Event
 from app.http.idempotency import IdempotencyRecord
 from app.monitoring.models import Feedback
 from app.registry.models import Alias, Model, ModelVersion
 from app.serving.batch_models import BatchPart, BatchPrediction
-from app.serving.models import Deployment, DeploymentSlot, PredictionSegment, SigningKey
+from app.serving.models import (
+    Deployment,
+    DeploymentSlot,
+    PredictionCount,
+    PredictionSegment,
+    SigningKey,
+)
 from app.training.models import TrainingRun
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "BatchPart",
     "BatchPrediction",
     "Dataset",
+    "DatasetContract",
     "DatasetVersion",
     "Deployment",
     "DeploymentSlot",
@@ -24,7 +31,9 @@ __all__ = [
     "IdempotencyRecord",
     "Model",
     "ModelVersion",
+    "PredictionCount",
     "PredictionSegment",
+    "QuarantineRelease",
     "SigningKey",
     "TrainingRun",
 ]

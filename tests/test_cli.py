@@ -44,7 +44,7 @@ def holding(key: str) -> dict[str, str]:
 def test_help_names_every_command(tmp_path: Path) -> None:
     answer = run(tmp_path, "--help")
     assert answer.returncode == 0
-    for command in ("serve", "worker", "migrate", "demo", "keys"):
+    for command in ("serve", "worker", "migrate", "gc", "demo", "keys"):
         assert re.search(rf"\b{command}\s+[A-Z]", answer.stdout), f"{command} is not explained"
 
 

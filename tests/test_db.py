@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -11,6 +12,9 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 import app.tables  # noqa: F401 - every room's tables
+from app.datasets.arrivals import Upload, find_upload
+from app.datasets.decode import Limits
+from app.datasets.ingest import MediaType
 from app.datasets.models import Dataset, DatasetVersion
 from app.db import Base, Database, alembic_config
 
@@ -18,7 +22,7 @@ NOW = datetime(2026, 11, 23, 8, 30, 15, 123456, tzinfo=UTC)
 
 
 def a_dataset(name: str) -> Dataset:
-    return Dataset(name=name, description="", created_by="tests", created_at=NOW)
+    return Dataset(name=name, description="", tags={}, created_by="tests", created_at=NOW)
 
 
 def test_migrations_build_exactly_what_the_models_declare(database: Database) -> None:
@@ -66,7 +70,8 @@ def test_a_moment_without_zone_is_refused(database: Database) -> None:
 def test_foreign_keys_are_enforced(database: Database) -> None:
     orphan = DatasetVersion(
         dataset_id=4711, dataset="?", number=1, media_type="text/csv", digest="sha256:0", size=1,
-        parquet_digest="sha256:1", rows=1, columns=[], created_by="tests", created_at=NOW,
+        origin={}, recipe={}, content_digest="sha256:1", parts=["sha256:1"], status="accepted",
+        description="", tags={}, rows=1, columns=[], created_by="tests", created_at=NOW,
     )  # fmt: skip
     with pytest.raises(IntegrityError), database.session_scope() as session:
         session.add(orphan)
@@ -109,4 +114,36 @@ def test_sqlite_runs_in_wal_mode_with_a_busy_timeout(tmp_path_factory: pytest.Te
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
         assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 20_000
+    database.dispose()
+
+
+def test_a_migration_keeps_what_there_is(database_url: str) -> None:
+    database = Database(database_url)
+    database.migrate("0004")
+    with database.session_scope() as session:
+        session.execute(
+            text(
+                "INSERT INTO datasets (name, description, created_by, created_at)"
+                " VALUES ('flights', '', 'ana', '2026-11-23 08:00:00+00')"
+            )
+        )
+        for number in (1, 2):
+            session.execute(
+                text(
+                    "INSERT INTO dataset_versions (dataset_id, dataset, number, media_type, digest, size,"
+                    " parquet_digest, rows, columns, created_by, created_at) SELECT id, name, :number,"
+                    " 'text/csv', :digest, 1, :parquet, 5, '[]', 'ana', created_at FROM datasets"
+                ),
+                {"number": number, "digest": f"sha256:{number}", "parquet": f"sha256:p{number}"},
+            )
+    database.migrate()
+    with database.session_scope(write=False) as session:
+        versions = session.scalars(select(DatasetVersion).order_by(DatasetVersion.number)).all()
+        assert [(version.parts, version.status) for version in versions] == [
+            (["sha256:p1"], "accepted"),
+            (["sha256:p2"], "accepted"),
+        ]
+        assert session.scalars(select(Dataset.last_version)).all() == [2]
+        again = Upload(Path("flights.csv"), MediaType.CSV, "sha256:2", Limits(size=1, ratio=1))
+        assert find_upload(session, "flights", again) == versions[1]
     database.dispose()

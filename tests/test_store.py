@@ -60,6 +60,11 @@ def test_the_same_bytes_are_stored_once(store: Store, raw: LocalStore | S3Store)
     assert len(names(raw)) == 1
 
 
+def test_only_what_was_stored_is_held(store: Store) -> None:
+    assert store.holds(store.write([b"content"]).digest)
+    assert not store.holds("sha256:" + "0" * 64)
+
+
 def test_an_empty_object_can_be_stored(store: Store) -> None:
     assert store.read(store.write([]).digest) == b""
 

@@ -52,7 +52,7 @@ def train_here(client: Client, dataset: str, *, target: str = "late", **spec: An
     with opened(client.settings) as (database, store, scratch), scratch.folder() as folder:
         with database.session_scope(write=False) as session:
             data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=1)).one()
-        with store.open_file(data.parquet_digest) as parquet:
+        with store.open_files(data.parts) as parquet:
             facts = fit_model(parquet, training, folder)
         artifacts = store_artifacts(store, folder)
     return (

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from starlette.responses import StreamingResponse
 
+from app.datasets.engine import Parquet, parts_of
 from app.datasets.ingest import MediaType
+from app.datasets.selection import Selection
 from app.datasets.table import export
 from app.errors import AppError
 from app.owned import Scratch
@@ -29,13 +31,23 @@ RANGES = {media_type.value: media_type for media_type in FILE_SUFFIX} | {
 
 
 def send_table(
-    parquet: Path, media_type: MediaType, name: str, scratch: Scratch, opened: ExitStack
+    parquet: Parquet,
+    media_type: MediaType,
+    name: str,
+    scratch: Scratch,
+    opened: ExitStack,
+    selection: Selection | None = None,
 ) -> StreamingResponse:
-    """The table as a file called ``name`` with its format's ending; ``opened`` is closed when it is sent."""
-    path = parquet
-    if media_type is not MediaType.PARQUET:
+    """The table, or what is asked for of it, as a file called ``name`` with its format's ending.
+
+    ``opened`` is closed when it is sent.
+    """
+    parts = parts_of(parquet)
+    if media_type is MediaType.PARQUET and len(parts) == 1 and selection is None:
+        path = parts[0]
+    else:
         path = opened.enter_context(scratch.folder()) / "content"
-        export(parquet, media_type, path)
+        export(parquet, media_type, path, selection)
     return StreamingResponse(
         _send(path, opened.pop_all()),
         media_type=media_type,

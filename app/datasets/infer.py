@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import TYPE_CHECKING, TypeVar
 
@@ -47,14 +47,60 @@ ZONE = r"(Z|[+-]([01]\d|2[0-3])(:?[0-5]\d)?)"
 
 
 class Kind(IntFlag):
-    """The types that a text can be read as."""
+    """What a text can be read as.
+
+    INTEGER: 64 bits, written as integers are: no sign but minus, no leading zero. NUMBER: a fraction or an
+    exponent, finite; or an integer that a float holds exactly. TRUE_FALSE and its like: one of the pair, in
+    any case. DATE: 2013-05-31. NAIVE_TIME, ZONED_TIME: ISO 8601 to the microsecond, without or with an
+    offset from UTC or Z. Dates and times lie in the years 1 to 9999. CODE: digits, and no INTEGER: 00123.
+
+    ``scanner`` has the same numbers, and reads as ``kinds_of`` does.
+    """
 
     INTEGER = 1
     NUMBER = 2
-    BOOLEAN = 4
+    TRUE_FALSE = 4
     DATE = 8
     NAIVE_TIME = 16
     ZONED_TIME = 32
+    YES_NO = 64
+    Y_N = 128
+    T_F = 256
+    ON_OFF = 512
+    ZERO_ONE = 1024
+    CODE = 2048
+
+
+TRUE_AND_FALSE = {
+    Kind.TRUE_FALSE: ("true", "false"),
+    Kind.YES_NO: ("yes", "no"),
+    Kind.Y_N: ("y", "n"),
+    Kind.T_F: ("t", "f"),
+    Kind.ON_OFF: ("on", "off"),
+    Kind.ZERO_ONE: ("1", "0"),
+}
+
+NUMERIC = Kind.INTEGER | Kind.NUMBER
+WORDS = Kind.YES_NO | Kind.Y_N | Kind.T_F | Kind.ON_OFF
+TIMES = Kind.NAIVE_TIME | Kind.ZONED_TIME
+
+READ_AS = {
+    ColumnType.INTEGER: Kind.INTEGER,
+    ColumnType.NUMBER: Kind.NUMBER,
+    ColumnType.BOOLEAN: Kind.TRUE_FALSE | WORDS | Kind.ZERO_ONE,
+    ColumnType.DATE: Kind.DATE,
+    ColumnType.DATETIME: TIMES | Kind.DATE,
+    ColumnType.STRING: ~Kind(0),
+}
+"""What a column may hold that is asked to be of a type. A date that is to be a time is its midnight."""
+
+WRITTEN_AS = {
+    ColumnType.INTEGER: "64 bits, without leading zeros, spaces or a plus sign",
+    ColumnType.NUMBER: "finite, without leading zeros or spaces, and whole only where a float is exact",
+    ColumnType.BOOLEAN: "true or false, yes or no, y or n, t or f, on or off, 1 or 0",
+    ColumnType.DATE: "as 2013-05-31",
+    ColumnType.DATETIME: "as 2013-05-31T14:00:00, with an offset from UTC, Z or neither",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +108,7 @@ class Cells:
     """A canonical column: ``value`` is SQL over a row of ``source``.
 
     ``misfit`` is the SQL condition of a value that the type cannot hold, and ``complaint`` says why.
+    ``naive`` is the SQL of the value's time without a zone, where it has none and the zone is to be given.
     """
 
     name: str
@@ -69,25 +116,49 @@ class Cells:
     value: str
     misfit: str | None = None
     complaint: str = ""
+    naive: str | None = None
 
 
-def infer_text(connection: DuckDBPyConnection, names: Sequence[str], columns: Sequence[str]) -> list[Cells]:
-    """Types of the text columns of ``source``, over all of its rows.
+def agreed_type(kinds: Kind) -> ColumnType:
+    """The type of values that can all be read as these kinds: the first of those that they name."""
+    for kind, type_ in (
+        (Kind.INTEGER, ColumnType.INTEGER),
+        (Kind.NUMBER, ColumnType.NUMBER),
+        (Kind.TRUE_FALSE | WORDS, ColumnType.BOOLEAN),
+        (Kind.DATE, ColumnType.DATE),
+        (TIMES, ColumnType.DATETIME),
+    ):
+        if kinds & kind:
+            return type_
+    return ColumnType.STRING
 
-    A column has the first of these types that every one of its values can be read as: integer (64 bits,
-    written as integers are: no sign but minus, no leading zero), number (a fraction or an exponent, or an
-    integer that a float holds exactly beside such; finite), boolean (true or false in any case), date
-    (2013-05-31), datetime (ISO 8601 to the microsecond; all with a zone, and then in UTC, or all without,
-    and then taken as UTC), string. Dates and times lie in the years 1 to 9999.
 
-    An empty field and NA, N/A, NaN, nan, null, NULL, None are null in a column of another type than
-    string. In a string column they are text, and only the empty unquoted field (SQL NULL here) is null.
-    """
-    source = [identifier(column) for column in columns]
-    found = _agreed_kinds(connection, [f"CASE {_nulls(c)} {_kinds(c)} END" for c in source])
-    return [
-        _text_cells(name, column, kinds) for name, column, kinds in zip(names, source, found, strict=True)
-    ]
+def read_text(text: str, type_: ColumnType) -> str:
+    """The SQL of a text's value, if it can be read as the type; of a null token, null."""
+    # Every text has been seen to cast, so TRY_CAST makes null of the null tokens and of nothing else, once
+    # NaN is spelt otherwise. An expression that names its column twice, as nullif and CASE do, makes the
+    # query's time quadratic in its columns.
+    match type_:
+        case ColumnType.STRING:
+            return text
+        case ColumnType.NUMBER:
+            return f"TRY_CAST(translate({text}, 'Nn', '__') AS DOUBLE)"
+        case ColumnType.BOOLEAN:
+            words = ", ".join(literal(word) for pair in TRUE_AND_FALSE.values() for word in pair)
+            values = ", ".join(["true, false"] * len(TRUE_AND_FALSE))
+            return f"list_extract([{values}], list_position([{words}], lower({text})))"
+    return f"TRY_CAST({text} AS {SQL_TYPES[type_]})"
+
+
+def without_nulls(text: str, markers: Sequence[str]) -> str:
+    """The SQL of a text that is null where it is one of the markers."""
+    return f"CASE WHEN NOT {_is_among(text, markers)} THEN {text} END" if markers else text
+
+
+def naive_time(text: str) -> str:
+    """The SQL of the time that a text tells without a zone; null, if it tells none or has a zone."""
+    zoned = f"regexp_full_match({text}, {literal(TIME + ZONE)})"
+    return f"CASE WHEN NOT {zoned} THEN TRY_CAST({text} AS TIMESTAMP) END"
 
 
 def infer_times(connection: DuckDBPyConnection, names: Sequence[str]) -> list[Cells]:
@@ -97,9 +168,76 @@ def infer_times(connection: DuckDBPyConnection, names: Sequence[str]) -> list[Ce
         [f"CASE WHEN {identifier(n)} IS NULL THEN NULL {_time_kinds(identifier(n))} END" for n in names],
     )
     return [
-        Cells(name, type_, f"CAST({identifier(name)} AS {SQL_TYPES[type_]})")
-        for name, type_ in zip(names, map(_type_of, found), strict=True)
+        Cells(
+            name,
+            type_ := agreed_type(kinds),
+            f"CAST({identifier(name)} AS {SQL_TYPES[type_]})",
+            naive=naive_time(identifier(name)) if kinds & Kind.NAIVE_TIME else None,
+        )
+        for name, kinds in zip(names, found, strict=True)
     ]
+
+
+def cast_to(cells: Cells, type_: ColumnType) -> Cells:
+    """The cells, of another type; what it cannot hold is a misfit.
+
+    Raises InvalidInput for types between which there is no conversion without loss.
+    """
+    value = cells.value
+    naive = None
+    match cells.type, type_:
+        case same, wanted if same is wanted:
+            return cells
+        case ColumnType.STRING, _:
+            misfit = f"CASE {_nulls(value)} {_kinds(value)} END & {READ_AS[type_]:d} = 0"
+            cast = read_text(value, type_)
+            naive = naive_time(value) if type_ is ColumnType.DATETIME else None
+        case ColumnType.INTEGER, ColumnType.NUMBER:
+            cast = f"CAST({value} AS DOUBLE)"
+            misfit = f"CAST({cast} AS HUGEINT) <> {value}"
+        case ColumnType.NUMBER, ColumnType.INTEGER:
+            cast = f"TRY_CAST({value} AS BIGINT)"
+            # The greatest float that is a 64-bit integer is 2^63 - 1024.
+            fits = f"{value} BETWEEN -9223372036854775808 AND 9223372036854774784"
+            misfit = f"{value} <> floor({value}) OR NOT ({fits})"
+        case ColumnType.INTEGER, ColumnType.BOOLEAN:
+            cast, misfit = f"({value}) = 1", f"({value}) NOT IN (0, 1)"
+        case ColumnType.DATE, ColumnType.DATETIME:
+            cast, misfit = f"CAST({value} AS TIMESTAMPTZ)", "false"
+            naive = f"CAST({value} AS TIMESTAMP)"
+        case ((ColumnType.INTEGER | ColumnType.BOOLEAN | ColumnType.DATE), ColumnType.STRING):
+            cast, misfit = f"CAST({value} AS VARCHAR)", "false"
+        case _:
+            raise fault(
+                "no_conversion",
+                f"Column {cells.name!r} is of type {cells.type}, and the recipe's types say {type_}: what it "
+                "holds cannot be kept so. Leave the column out of types.",
+                "recipe",
+                "types",
+                cells.name,
+            )
+    complaint = (
+        f"the value cannot be read as the {type_} that the recipe asks for ({WRITTEN_AS.get(type_, '')})."
+    )
+    if cells.misfit is not None:
+        misfit = f"({cells.misfit}) OR ({misfit})"
+        complaint = f"{cells.complaint} Or {complaint}"
+    return Cells(cells.name, type_, cast, misfit, complaint, naive)
+
+
+def check_naive(cells: Cells) -> Cells:
+    """The cells, that take a time for a misfit which the clocks of the session's time zone skip."""
+    if cells.naive is None:
+        return cells
+    local = f"CAST(CAST({cells.naive} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    fits = f"epoch_us({cells.value}) BETWEEN {FIRST_TIME_US} AND {LAST_TIME_US}"
+    misfit = f"{local} <> {cells.naive} OR NOT ({fits})"
+    complaint = (
+        "there is no such time: the time zone's clocks skip it, or in UTC it is not in the years 1 to 9999."
+    )
+    if cells.misfit is not None:
+        misfit, complaint = f"({cells.misfit}) OR {misfit}", f"{cells.complaint} Or {complaint}"
+    return replace(cells, misfit=misfit, complaint=complaint)
 
 
 def cast_native(name: str, sql_type: str) -> Cells:
@@ -154,6 +292,7 @@ def cast_native(name: str, sql_type: str) -> Cells:
             value,
             misfit,
             "the time is not in the years 1 to 9999, or finer than a microsecond. Round or remove it.",
+            naive=None if "TIME ZONE" in sql_type else column,
         )
     raise fault(
         "unsupported_type",
@@ -197,67 +336,55 @@ def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + COLUMNS_AT_ONCE]
 
 
-def _text_cells(name: str, column: str, kinds: Kind) -> Cells:
-    # Every value has been seen to cast, so TRY_CAST makes null of the null tokens and of nothing else, once
-    # NaN is spelt otherwise. An expression that names its column twice, as nullif and CASE do, makes the
-    # query's time quadratic in its columns.
-    type_ = _type_of(kinds)
-    match type_:
-        case ColumnType.STRING:
-            return Cells(name, type_, column)
-        case ColumnType.NUMBER:
-            return Cells(name, type_, f"TRY_CAST(translate({column}, 'Nn', '__') AS DOUBLE)")
-        case ColumnType.BOOLEAN:
-            return Cells(name, type_, f"TRY_CAST(lower({column}) AS BOOLEAN)")
-    return Cells(name, type_, f"TRY_CAST({column} AS {SQL_TYPES[type_]})")
+def _nulls(text: str) -> str:
+    return f"WHEN {text} IS NULL THEN NULL WHEN {_is_among(text, NULL_TOKENS)} THEN NULL"
 
 
-def _type_of(kinds: Kind) -> ColumnType:
-    for kind, type_ in (
-        (Kind.INTEGER, ColumnType.INTEGER),
-        (Kind.NUMBER, ColumnType.NUMBER),
-        (Kind.BOOLEAN, ColumnType.BOOLEAN),
-        (Kind.DATE, ColumnType.DATE),
-        (Kind.NAIVE_TIME | Kind.ZONED_TIME, ColumnType.DATETIME),
-    ):
-        if kinds & kind:
-            return type_
-    return ColumnType.STRING
-
-
-def _nulls(column: str) -> str:
+def _is_among(text: str, markers: Sequence[str]) -> str:
     # Not IN: the optimizer makes a join of each, and a wide table then takes quadratic time and memory.
-    tokens = ", ".join(map(literal, NULL_TOKENS))
-    return f"WHEN {column} IS NULL THEN NULL WHEN list_contains([{tokens}], {column}) THEN NULL"
+    return f"list_contains([{', '.join(map(literal, markers))}], {text})"
 
 
-def _kinds(column: str) -> str:
-    """The branches of a CASE: what a text can be read as, as a Kind."""
-    integer = f"TRY_CAST({column} AS BIGINT)"
-    number = f"TRY_CAST({column} AS DOUBLE)"
+def kinds_of(text: str) -> str:
+    """The SQL of what a text can be read as, as a Kind."""
+    return f"CASE {_kinds(text)} END"
+
+
+def _kinds(text: str) -> str:
+    integer = f"TRY_CAST({text} AS BIGINT)"
+    number = f"TRY_CAST({text} AS DOUBLE)"
     exact = f"CAST(CAST({integer} AS DOUBLE) AS HUGEINT) = {integer}"
+    words = [
+        f"WHEN lower({text}) IN ({', '.join(map(literal, pair))}) THEN {kind:d}"
+        for kind, pair in TRUE_AND_FALSE.items()
+        if kind is not Kind.ZERO_ONE
+    ]
     return (
-        f"WHEN CAST({integer} AS VARCHAR) = {column} THEN"
+        f"WHEN {text} IN ('0', '1') THEN {Kind.INTEGER | Kind.NUMBER | Kind.ZERO_ONE:d}"
+        f" WHEN CAST({integer} AS VARCHAR) = {text} THEN"
         f" CASE WHEN {exact} THEN {Kind.INTEGER | Kind.NUMBER:d} ELSE {Kind.INTEGER:d} END"
-        f" WHEN regexp_full_match({column}, {literal(FRACTION)}) THEN"
+        f" WHEN regexp_full_match({text}, '[0-9]+') THEN {Kind.CODE:d}"
+        f" WHEN regexp_full_match({text}, {literal(FRACTION)}) THEN"
         f" CASE WHEN isfinite({number}) THEN {Kind.NUMBER:d} ELSE 0 END"
-        f" WHEN lower({column}) IN ('true', 'false') THEN {Kind.BOOLEAN:d} {_time_kinds(column)}"
+        f" {' '.join(words)} {_time_kinds(text)}"
     )
 
 
 def _time_kinds(column: str) -> str:
     # A date that prints as it was written is one; longer and shorter texts are DuckDB's own notations.
     date = f"TRY_CAST({column} AS DATE)"
-    time = f"TRY_CAST({column} AS TIMESTAMPTZ)"
-    fits = f"epoch_us({time}) BETWEEN {FIRST_TIME_US} AND {LAST_TIME_US}"  # typed bounds are slow to plan
+    fits = {
+        type_: f"epoch_us(TRY_CAST({column} AS {type_})) BETWEEN {FIRST_TIME_US} AND {LAST_TIME_US}"
+        for type_ in ("TIMESTAMP", "TIMESTAMPTZ")  # typed bounds are slow to plan
+    }
     return (
         f"WHEN length({column}) < 10 THEN 0 WHEN {column}[5] <> '-' THEN 0"
         f" WHEN length({column}) = 10 THEN"
         f" CASE WHEN CAST({date} AS VARCHAR) = {column} THEN {Kind.DATE:d} ELSE 0 END"
         f" WHEN {column} LIKE '0000%' THEN 0"
         f" WHEN regexp_full_match({column}, {literal(TIME)}) THEN"
-        f" CASE WHEN {fits} THEN {Kind.NAIVE_TIME:d} ELSE 0 END"
+        f" CASE WHEN {fits['TIMESTAMP']} THEN {Kind.NAIVE_TIME:d} ELSE 0 END"
         f" WHEN regexp_full_match({column}, {literal(TIME + ZONE)}) THEN"
-        f" CASE WHEN {fits} THEN {Kind.ZONED_TIME:d} ELSE 0 END"
+        f" CASE WHEN {fits['TIMESTAMPTZ']} THEN {Kind.ZONED_TIME:d} ELSE 0 END"
         f" ELSE 0"
     )

@@ -1,34 +1,32 @@
-"""Datasets over HTTP. Uploads have a router of their own, because their size limit is another."""
+"""Datasets and their versions over HTTP."""
 
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
-from app.access.route import CallerDep, GuardedRoute, UploadRoute
+from app.access.caller import Caller
+from app.access.route import CallerDep, GuardedRoute
 from app.columns import Column
 from app.datasets import service
 from app.datasets.content import FILE_SUFFIX, accepted, send_table
 from app.datasets.ingest import MediaType
+from app.datasets.models import Dataset, DatasetVersion, DataStatus
+from app.datasets.selection import select
 from app.datasets.table import preview
-from app.db import Database
-from app.errors import InputError, InvalidInput
+from app.datasets.tags import MAX_TAGS, Changes, describe_dataset, describe_version, tagged
 from app.http.fields import Name, Number
 from app.http.paging import Page, PagingDep
 from app.http.problems import problem_responses
+from app.http.query import KNOWN_PARAMETERS
 from app.http.session import DatabaseDep, ScratchDep, SessionDep, StoreDep
-from app.store import CHUNK_BYTES
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
-upload_router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=UploadRoute)
 
+TAG_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
 VERSION_EXAMPLE: dict[str, Any] = {
     "dataset": "flights",
@@ -36,6 +34,9 @@ VERSION_EXAMPLE: dict[str, Any] = {
     "digest": "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "media_type": "text/csv",
     "size": 1048576,
+    "content_digest": "sha256:fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9",
+    "origin": {"kind": "upload"},
+    "recipe": {"asked": {}, "found": {"encoding": "utf-8", "compression": "none", "delimiter": ","}},
     "rows": 9000,
     "columns": [
         {"name": "scheduled", "type": "datetime", "nullable": False},
@@ -43,6 +44,11 @@ VERSION_EXAMPLE: dict[str, Any] = {
         {"name": "wind_gust", "type": "number", "nullable": True},
         {"name": "late", "type": "boolean", "nullable": False},
     ],
+    "status": "accepted",
+    "contract": None,
+    "release": None,
+    "description": "",
+    "tags": {},
     "created_by": "ana",
     "created_at": "2026-11-23T08:00:00Z",
 }
@@ -66,6 +72,7 @@ class DatasetInfo(BaseModel):
                 {
                     "name": "flights",
                     "description": "Flights from New York",
+                    "tags": {"source": "airport"},
                     "created_by": "ana",
                     "created_at": "2026-11-23T08:00:00Z",
                 }
@@ -75,12 +82,23 @@ class DatasetInfo(BaseModel):
 
     name: str
     description: str
+    tags: dict[str, str]
+    created_by: str
+    created_at: datetime
+
+
+class ReleaseInfo(BaseModel):
+    """That somebody accepted a quarantined version, and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    reason: str
     created_by: str
     created_at: datetime
 
 
 class DatasetVersionInfo(BaseModel):
-    """An immutable version: the digest is of the uploaded bytes."""
+    """A version: an immutable table, with a description and tags that may change."""
 
     model_config = ConfigDict(
         from_attributes=True,
@@ -90,13 +108,64 @@ class DatasetVersionInfo(BaseModel):
 
     dataset: str
     version: int = Field(validation_alias="number")
-    digest: str
+    digest: str = Field(description="Of the uploaded bytes; without an upload, of the content.")
     media_type: MediaType
-    size: int = Field(description="Of the uploaded file, in bytes.")
+    size: int = Field(description="Of the uploaded file, or of the stored one, in bytes.")
+    content_digest: str = Field(description="Of the table, whatever file it came in.")
+    origin: dict[str, Any] = Field(
+        description="Where it comes from: its `kind`, and what belongs to that; a model that the key may not "
+        "see is null."
+    )
+    recipe: dict[str, Any] = Field(description="How the file was read: what was `asked`, and `found` out.")
     rows: int
     columns: list[Column]
+    status: DataStatus = Field(description="What the contract found when it came: see `…/report`.")
+    contract: int | None = Field(description="The contract that it was checked against when it came.")
+    release: ReleaseInfo | None = Field(description="Who accepted it although it is quarantined, and why.")
+    description: str
+    tags: dict[str, str]
     created_by: str
     created_at: datetime
+
+
+def origin_for(version: DatasetVersion, caller: Caller) -> dict[str, Any]:
+    """The recorded origin, without the name of a model that the caller may not see."""
+    model = version.origin.get("model")
+    return version.origin if model is None or caller.may_touch(model) else version.origin | {"model": None}
+
+
+def version_info(version: DatasetVersion, caller: Caller) -> DatasetVersionInfo:
+    """The version as the caller may see it."""
+    return DatasetVersionInfo.model_validate(version).model_copy(
+        update={"origin": origin_for(version, caller)}
+    )
+
+
+class Description(BaseModel):
+    """Changes to what is written on an object: what is left out stays, and a tag of null goes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"description": "Without test flights", "tags": {"source": "airport", "draft": None}}
+            ]
+        },
+    )
+
+    description: str | None = Field(None, max_length=2000)
+    tags: dict[
+        Annotated[str, Field(pattern=f"^{TAG_NAME}$")], Annotated[str, Field(max_length=256)] | None
+    ] = Field({}, max_length=MAX_TAGS)
+
+    def changes(self) -> Changes:
+        return Changes(self.description, self.tags)
+
+
+TagsQuery = Annotated[
+    list[Annotated[str, Field(pattern=rf"^{TAG_NAME}:[\s\S]{{0,256}}$")]],
+    Query(description="`name:value` of a tag that it has; to be repeated."),
+]
 
 
 class Preview(BaseModel):
@@ -137,9 +206,9 @@ def create_dataset(
 
 
 @router.get("")
-def list_datasets(session: SessionDep, paging: PagingDep) -> Page[DatasetInfo]:
+def list_datasets(session: SessionDep, paging: PagingDep, tag: TagsQuery = []) -> Page[DatasetInfo]:  # noqa: B006 - FastAPI copies it
     """All datasets, newest first."""
-    rows, cursor = service.list_datasets(session, paging)
+    rows, cursor = service.list_datasets(session, paging, *tagged(Dataset.tags, tag))
     return Page(items=[DatasetInfo.model_validate(row) for row in rows], next=cursor)
 
 
@@ -149,6 +218,12 @@ def get_dataset(dataset: str, session: SessionDep) -> DatasetInfo:
     return DatasetInfo.model_validate(service.get_dataset(session, dataset))
 
 
+@router.patch("/{dataset}", responses=problem_responses(404))
+def change_dataset(dataset: str, body: Description, caller: CallerDep, session: SessionDep) -> DatasetInfo:
+    """Change a dataset's description or tags."""
+    return DatasetInfo.model_validate(describe_dataset(session, caller, dataset, body.changes()))
+
+
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 # Enough rows to train on, so that the examples of /docs can be tried one after the other.
 CSV_EXAMPLE = "carrier,distance,late\n" + "".join(
@@ -156,139 +231,74 @@ CSV_EXAMPLE = "carrier,distance,late\n" + "".join(
     for distance in range(200, 2600, 300)
     for carrier in ("AA", "B6", "UA")
 )
-UPLOAD_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "text/csv": {
-            "schema": {"type": "string"},
-            "example": CSV_EXAMPLE,
-        },
-        "application/x-ndjson": {
-            "schema": {"type": "string"},
-            "example": '{"carrier": "UA", "distance": 1400, "late": false}\n',
-        },
-        MediaType.PARQUET: BINARY,
-        MediaType.ARROW_STREAM: BINARY,
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {"file": {"type": "string", "format": "binary"}},
-            }
-        },
+TABLES: dict[str, dict[str, Any]] = {
+    MediaType.CSV: {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
+    MediaType.NDJSON: {
+        "schema": {"type": "string"},
+        "example": '{"carrier": "UA", "distance": 1400, "late": false}\n',
     },
+    MediaType.PARQUET: BINARY,
+    MediaType.ARROW_STREAM: BINARY,
 }
-
-
-@upload_router.post(
-    "/{dataset}/versions",
-    status_code=201,
-    response_model=DatasetVersionInfo,
-    responses={
-        200: {"description": "The version that holds these bytes already.", "model": DatasetVersionInfo},
-        **problem_responses(404, 415),
-    },
-    openapi_extra={"requestBody": UPLOAD_BODY},
-)
-async def upload_version(
-    dataset: str,
-    request: Request,
-    caller: CallerDep,
-    database: DatabaseDep,
-    store: StoreDep,
-    scratch: ScratchDep,
-    response: Response,
-) -> DatasetVersionInfo:
-    """Upload a file as the next version: as the raw body, or as `file` of a form.
-
-    The file is streamed, read whole once, and refused whole where a row is malformed. The same bytes
-    again answer 200 with the version that holds them, so repeating an upload is safe.
-    """
-    await run_in_threadpool(_check_dataset, database, dataset)
-    with scratch.folder() as folder:
-        upload = await _receive(request, folder / "upload")
-        version, created = await run_in_threadpool(
-            service.add_version, database, store, caller, dataset, upload
-        )
-    if not created:
-        response.status_code = 200
-    response.headers["location"] = f"/v1/datasets/{dataset}/versions/{version.number}"
-    return DatasetVersionInfo.model_validate(version)
-
-
-def _check_dataset(database: Database, name: str) -> None:
-    with database.session_scope(write=False) as session:
-        service.get_dataset(session, name)
-
-
-async def _receive(request: Request, path: Path) -> service.Upload:
-    """Write the uploaded file to ``path`` as it arrives."""
-    content_type = request.headers.get("content-type", "")
-    if content_type.lower().startswith("multipart/form-data"):
-        async with request.form(max_files=1) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise InvalidInput(
-                    "file_missing",
-                    "The form has no file in its field 'file'.",
-                    errors=[InputError("/file", "the file is missing")],
-                )
-            media_type = service.media_type_of(file.content_type, file.filename)
-            await _write(path, _read_form_file(file))
-    else:
-        media_type = service.media_type_of(content_type)
-        await _write(path, request.stream())
-    return service.Upload(path, media_type, await run_in_threadpool(service.digest_of, path))
-
-
-async def _read_form_file(file: UploadFile) -> AsyncIterator[bytes]:
-    while chunk := await file.read(CHUNK_BYTES):
-        yield chunk
-
-
-async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:
-    with path.open("wb") as file:
-        async for chunk in chunks:
-            await run_in_threadpool(file.write, chunk)
+"""The bodies that hold a table, for the documentation."""
 
 
 @router.get("/{dataset}/versions", responses=problem_responses(404))
-def list_versions(dataset: str, session: SessionDep, paging: PagingDep) -> Page[DatasetVersionInfo]:
+def list_versions(
+    dataset: str,
+    caller: CallerDep,
+    session: SessionDep,
+    paging: PagingDep,
+    tag: TagsQuery = [],  # noqa: B006 - FastAPI copies it
+) -> Page[DatasetVersionInfo]:
     """The versions of a dataset, newest first."""
-    rows, cursor = service.list_versions(session, dataset, paging)
-    return Page(items=[DatasetVersionInfo.model_validate(row) for row in rows], next=cursor)
+    rows, cursor = service.list_versions(session, dataset, paging, *tagged(DatasetVersion.tags, tag))
+    return Page(items=[version_info(row, caller) for row in rows], next=cursor)
 
 
-@router.get("/{dataset}/versions/{version}", responses=problem_responses(404))
-def get_version(dataset: str, version: Number, session: SessionDep) -> DatasetVersionInfo:
+@router.get("/{dataset}/versions/{version:segment}", responses=problem_responses(404))
+def get_version(dataset: str, version: Number, caller: CallerDep, session: SessionDep) -> DatasetVersionInfo:
     """One version: its digest and schema."""
-    return DatasetVersionInfo.model_validate(service.get_version(session, dataset, version))
+    return version_info(service.get_version(session, dataset, version), caller)
 
 
-@router.get("/{dataset}/versions/{version}/preview", responses=problem_responses(404))
+@router.patch("/{dataset}/versions/{version:segment}", responses=problem_responses(404))
+def change_version(
+    dataset: str, version: Number, body: Description, caller: CallerDep, session: SessionDep
+) -> DatasetVersionInfo:
+    """Change a version's description or tags; its data never change."""
+    return version_info(describe_version(session, caller, dataset, version, body.changes()), caller)
+
+
+@router.get(
+    "/{dataset}/versions/{version}/preview",
+    dependencies=[KNOWN_PARAMETERS],
+    responses=problem_responses(404),
+)
 def preview_version(
     dataset: str,
     version: Number,
     database: DatabaseDep,
     store: StoreDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many rows.")] = 20,
+    offset: Annotated[int, Query(ge=0, le=2**62, description="How many rows come before them.")] = 0,
 ) -> Preview:
     """Some rows of a version, as JSON."""
     with database.session_scope(write=False) as session:
         found = service.get_version(session, dataset, version)
-    with store.open_file(found.parquet_digest) as path:
-        rows = preview(path, limit, offset)
+    with store.open_files(found.parts) as parts:
+        rows = preview(parts, limit, offset)
     return Preview(columns=found.columns, rows=rows, offset=offset, total=found.rows)
 
 
 @router.get(
     "/{dataset}/versions/{version}/content",
+    dependencies=[KNOWN_PARAMETERS],
     response_class=StreamingResponse,
     responses={
         200: {
             "description": "The table as a file.",
-            "content": {media_type: UPLOAD_BODY["content"][media_type] for media_type in FILE_SUFFIX},
+            "content": {media_type: TABLES[media_type] for media_type in FILE_SUFFIX},
         },
         **problem_responses(404, 406),
     },
@@ -300,11 +310,33 @@ def get_content(
     database: DatabaseDep,
     store: StoreDep,
     scratch: ScratchDep,
+    columns: Annotated[
+        list[str], Query(description="A column, to be repeated in the order that is wanted; by default all.")
+    ] = [],  # noqa: B006 - FastAPI copies it
+    where: Annotated[
+        list[str],
+        Query(
+            max_length=100,
+            description="A condition of rows, to be repeated; all of them hold. A column's name, then `=`, "
+            "`!=`, `<`, `<=`, `>` or `>=` and a value of the column's type, or `:null` or `:present`. "
+            "A null passes no comparison.",
+            examples=[["distance>=100", "carrier!=UA", "wind_gust:present"]],
+        ),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    limit: Annotated[int | None, Query(ge=1, le=2**62, description="At most so many rows.")] = None,
 ) -> StreamingResponse:
-    """The whole table in the format that `Accept` names first; Parquet unless it names another."""
+    """The table in the format that `Accept` names first, whole or in part; Parquet unless it names another.
+
+    The rows keep their order. Times are compared in UTC, and strings by their characters' code points. A
+    text in a CSV that a spreadsheet would take for a formula is left as it is: open foreign data with care.
+    """
     media_type = accepted(request.headers.get("accept", "*/*"))
     with database.session_scope(write=False) as session:
         found = service.get_version(session, dataset, version)
+    selection = None
+    if columns or where or limit:
+        known = [Column.model_validate(column) for column in found.columns]
+        selection = select(known, columns, where, limit)
     with ExitStack() as stack:
-        path = stack.enter_context(store.open_file(found.parquet_digest))
-        return send_table(path, media_type, f"{dataset}-{version}", scratch, stack)
+        parts = stack.enter_context(store.open_files(found.parts))
+        return send_table(parts, media_type, f"{dataset}-{version}", scratch, stack, selection)

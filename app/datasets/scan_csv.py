@@ -1,257 +1,349 @@
-"""The structure of a CSV file, checked to the letter of RFC 4180 before any reader sees it.
+"""A CSV file, checked to the letter of RFC 4180 and typed over all of its rows before any reader sees it.
 
 CSV readers differ in what they make of a file that breaks the rules, and some drop rows silently. A file
 that keeps them reads the same everywhere, so this scan accepts no other and says where a rule is broken.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.datasets import scanner
 from app.datasets.faults import check_names, check_width, fault
+from app.datasets.infer import NULL_TOKENS, NUMERIC, READ_AS, WORDS, Kind
+from app.datasets.recipe import Recipe, check_types
 from app.errors import InvalidInput
 
-DELIMITERS = b",;\t|"
-LF, CR, QUOTE = b'\n\r"'
-BLOCK_BYTES = 8 * 2**20
+DELIMITERS = ",;\t|"
+LF = 0x0A
+BLOCK_BYTES = 4 * 2**20
 MAX_RECORD_BYTES = 16 * 2**20
+MAX_THREADS = 4
+SHOWN_CHARACTERS = 40
 
-Positions = NDArray[np.int64]
-_Found = tuple[int, InvalidInput]  # the record's number in the block, and its fault
+FACTS = np.dtype(
+    [
+        ("wanted", np.uint32),
+        ("common", np.uint32),
+        ("met", np.uint32),
+        ("misfits_shown", np.uint32),
+        ("nulls", np.uint64),
+        ("values", np.int64),
+        ("misfits", np.int64),
+        ("misfit", np.int64, (scanner.SHOWN_MISFITS, 3)),
+    ]
+)
+"""What ``scanner.scan`` is told and says of a column: see ``Column`` in scanner.c."""
+
+
+class Misfit(NamedTuple):
+    row: int
+    text: str
+
+
+class ColumnFacts(NamedTuple):
+    """A column over all rows; nulls are no values."""
+
+    common: Kind
+    """What every value can be read as; nothing, where there is no value."""
+    met: Kind
+    """What some value can be read as."""
+    markers: list[str]
+    """The null markers that were met."""
+    has_empty: bool
+    """An empty field without quotes was met."""
+    values: int
+    misfits: int
+    """How many values cannot be read as the type that was asked for; as a number, if none was."""
+    first_misfits: list[Misfit]
 
 
 class CsvLayout(NamedTuple):
-    """What a reader must be told; ``rows`` counts data rows, to be compared with what it has read."""
+    """What a reader must be told, and the columns; ``rows`` is to be compared with what it has read."""
 
     names: list[str]
     delimiter: str
+    quote: str
+    header: bool
     newline_in_field: bool
+    longest: int
+    """Bytes of the longest record."""
     rows: int
+    columns: list[ColumnFacts]
 
 
 class _Block(NamedTuple):
-    """Bytes that begin at the begin of a record, and where their quotes and ends of records are."""
+    """Whole records; or, where ``endless``, the begin of one that is too long."""
 
     data: bytes
-    array: NDArray[np.uint8]
-    quotes: Positions
-    ends: Positions
-    completed: bool  # the last line end is not in the file, whose last line has none
+    completed: bool  # the last line feed is not in the file
+    endless: bool = False
 
-    @property
-    def size(self) -> int:
-        """Where the last complete record ends."""
-        return int(self.ends[-1]) + 1
 
-    def start(self, record: int) -> int:
-        return int(self.ends[record - 1]) + 1 if record else 0
-
-    def unquoted(self, byte: int, limit: int) -> Positions:
-        found = np.flatnonzero(self.array[:limit] == byte)
-        if len(self.quotes):
-            found = found[np.searchsorted(self.quotes, found) % 2 == 0]
-        return found
+class _Scanned(NamedTuple):
+    fault: int
+    place: int
+    records: int
+    newlines: int
+    longest: int
+    blank: int
+    blank_place: int
 
 
 @dataclass
 class _Scan:
-    """How far the scan has come: line and record numbers are those of the block's first record."""
+    """How far the scan has come: row and line are those of the next block's first record."""
 
-    names: list[str] = field(default_factory=list)
-    delimiter: int = 0
+    delimiter: int
+    quote: int  # -1 where nothing is quoted
+    nulls: list[str]
     crlf: bool = False
-    newline_in_field: bool = False
+    header: bool = True
+    names: list[str] = field(default_factory=list)
     line: int = 1
-    record: int = 0
-    blank: tuple[int, int] | None = None  # record and line of the first blank line, if none but blank follow
+    row: int = 0
+    newline_in_field: bool = False
+    longest: int = 0
+    blank: tuple[int, int] | None = None  # row and line of the first blank line, if none but blank follow
+    facts: NDArray[np.void] = field(default_factory=lambda: np.empty(0, FACTS))
+    misfits: list[list[Misfit]] = field(default_factory=list)
+
+    def scan(self, block: _Block, facts: NDArray[np.void]) -> _Scanned:
+        """What is in the block, on its own; ``facts`` are added to."""
+        markers = tuple(marker.encode() for marker in self.nulls)
+        return _Scanned(
+            *scanner.scan(block.data, facts, self.delimiter, self.quote, self.crlf, block.completed, markers)
+        )
 
 
-def scan_csv(source: Path) -> CsvLayout:
-    """Names, delimiter and number of rows of a CSV file.
+def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
+    """The layout of a CSV file in UTF-8, and what each of its columns can be read as, over all rows.
 
-    UTF-8, with or without a byte order mark; the delimiter is the one of comma, semicolon, tab and bar
-    that the header holds most often outside quotes; quotes enclose whole fields and are doubled inside;
-    lines end in LF or in CRLF, all alike; every record has as many fields as the header. A blank line is
-    a row with a null in a file of one column; in any other it is refused unless only blank lines follow.
-    A record of 16 MB or less is never too long.
+    With or without a byte order mark; quotes enclose whole fields and are doubled inside; lines end in LF
+    or in CRLF, all alike; every record has as many fields as the first. A blank line is a row with a null
+    in a file of one column; in any other it is refused unless only blank lines follow. A record of 16 MB
+    or less is never too long.
+
+    What the recipe leaves open: the delimiter is the one of comma, semicolon, tab and bar that the first
+    line holds most often outside quotes; the quote is ``"``; the first line is the header unless every one
+    of its fields is a number, ``true`` or ``false``, a date or a time, and none is in quotes. Columns
+    without a header are named column_1, column_2 and so on.
 
     Raises InvalidInput that names the first faulty row (data rows count from 1) and the line of the file.
     """
-    scan = _Scan()
-    with source.open("rb") as file:
-        for block in _read_blocks(file, scan):
-            if not scan.delimiter:
-                _read_header(block, scan)
-            found = _find_fault(block, scan)
-            if scan.record == 0 and (found is None or found[0] > 0):
-                check_names(scan.names)
-            if found is not None:
-                raise found[1]
-            _advance(block, scan)
-    rows = (scan.blank[0] if scan.blank else scan.record) - 1
-    if rows < 0:
-        raise fault("empty_table", "The file is empty. Send a header line and at least one row.")
+    recipe = recipe or Recipe()
+    quote = ord(recipe.quote or '"') if recipe.quote != "" else -1
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    with source.open("rb") as file, ThreadPoolExecutor(threads) as pool:
+        blocks = _read_blocks(file, quote)
+        first = next(blocks, None)
+        if first is None:
+            raise fault("empty_table", "The file is empty. Send a header line and at least one row.")
+        scan, rest = _begin(first, recipe, quote)
+        ahead: deque[tuple[_Block, NDArray[np.void], Future[_Scanned]]] = deque()
+        for block in chain(rest, blocks):
+            facts = _no_facts(scan, recipe)
+            ahead.append((block, facts, pool.submit(scan.scan, block, facts)))
+            if len(ahead) > threads:
+                _add(scan, *ahead.popleft())
+        while ahead:
+            _add(scan, *ahead.popleft())
+    rows = (scan.blank[0] if scan.blank else scan.row) - 1
     if rows == 0:
         raise fault("empty_table", "The file has a header and no rows. Send at least one row.")
-    return CsvLayout(scan.names, chr(scan.delimiter), scan.newline_in_field, rows)
+    return CsvLayout(
+        scan.names,
+        chr(scan.delimiter),
+        chr(scan.quote) if scan.quote >= 0 else "",
+        scan.header,
+        scan.newline_in_field,
+        scan.longest,
+        rows,
+        [_column_facts(scan, number) for number in range(len(scan.names))],
+    )
 
 
-def _read_blocks(file: BinaryIO, scan: _Scan) -> Iterator[_Block]:
+def _read_blocks(file: BinaryIO, quote: int) -> Iterator[_Block]:
     mark = file.read(3)
     if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise fault("malformed_csv", "The file is UTF-16. Save it as UTF-8 and send it again.")
     file.seek(3 if mark == b"\xef\xbb\xbf" else 0)
     rest = b""
-    while True:
-        read = file.read(BLOCK_BYTES)
+    while read := file.read(BLOCK_BYTES):
         data = rest + read
-        if not data:
+        end = scanner.last_end(data, quote)
+        if end:
+            yield _Block(data[:end], completed=False)
+        elif len(data) > MAX_RECORD_BYTES:
+            yield _Block(data + b"\n", completed=True, endless=True)
             return
-        if not read:
-            data += b"\n"
-        array = np.frombuffer(data, np.uint8)
-        quotes = np.flatnonzero(array == QUOTE)
-        block = _Block(data, array, quotes, np.empty(0, np.int64), completed=not read)
-        block = block._replace(ends=block.unquoted(LF, len(data)))
-        if len(block.ends):
-            rest = data[block.ends[-1] + 1 :]
-            yield block
-        elif not read or len(data) > MAX_RECORD_BYTES:
-            raise _endless(block, scan)
-        else:
-            rest = data
-        if not read:
-            return
+        rest = data[end:]
+    if rest:
+        completed = rest + b"\n"
+        yield _Block(completed, completed=True, endless=not scanner.last_end(completed, quote))
 
 
-def _endless(block: _Block, scan: _Scan) -> InvalidInput:
-    scan.delimiter = scan.delimiter or ord(",")
-    limit = f"{MAX_RECORD_BYTES // 2**20} MB"
-    found = _find_misplaced_quote(block, scan, len(block.data) - 1)
-    if found is None and len(block.quotes) % 2 == 0:
-        found = _at(block, scan, 0, f"The line is longer than {limit}. Shorten it.", whole_row=True)
-    if found is None:
-        what = f"The quote that begins the field has none to end it, at least not within {limit}. Add it."
-        found = _at(block, scan, int(block.quotes[-1]), what)
-    return found[1]
-
-
-def _read_header(block: _Block, scan: _Scan) -> None:
-    end = int(block.ends[0])
-    counts = {delimiter: len(block.unquoted(delimiter, end)) for delimiter in DELIMITERS}
-    scan.delimiter = max(DELIMITERS, key=lambda delimiter: counts[delimiter])
-    scan.crlf = _is_crlf(block, end)
-    starts = [0, *(block.unquoted(scan.delimiter, end) + 1).tolist()]
-    check_width(len(starts))
-    fields = (
-        block.data[start : stop - 1]
-        for start, stop in zip(starts, [*starts[1:], end - scan.crlf + 1], strict=True)
+def _begin(first: _Block, recipe: Recipe, quote: int) -> tuple[_Scan, list[_Block]]:
+    """What the first line says, and the block without that line if it is the header."""
+    scan = _Scan(
+        ord(recipe.delimiter or ","), quote, [*(NULL_TOKENS if recipe.nulls is None else recipe.nulls)]
     )
-    scan.names = [_unquote(name).decode("utf-8", "replace") for name in fields]
+    if first.endless:
+        raise _endless(scan, first)
+    end = _first_end(first.data, quote)
+    whole = end == len(first.data)
+    line = _Block(first.data[:end], first.completed and whole)
+    scan.crlf = line.data[-2:-1] == b"\r" and not line.completed
+    text = line.data[: -2 if scan.crlf else -1]
+    if recipe.delimiter is None:
+        widths = {delimiter: len(_split(text, ord(delimiter), quote)) for delimiter in DELIMITERS}
+        scan.delimiter = ord(max(DELIMITERS, key=lambda delimiter: widths[delimiter]))
+    fields = _split(text, scan.delimiter, quote)
+    check_width(len(fields))
+    scan.names = [_unquote(name, quote).decode("utf-8", "replace") for name in fields]
+    scan.header = recipe.header if recipe.header is not None else not all(map(_is_data, fields))
+    if scan.header:
+        scanned = scan.scan(line, _no_facts(scan, Recipe()))
+        if scanned.fault:
+            raise _fault(scan, line, scanned)
+        check_names(scan.names)
+        scan.line += scanned.newlines
+    else:
+        scan.names = [f"column_{number}" for number in range(1, len(fields) + 1)]
+    scan.row = 1
+    check_types(recipe, scan.names)
+    scan.facts = _no_facts(scan, recipe)
+    scan.misfits = [[] for _ in scan.names]
+    if not scan.header:
+        return scan, [first]
+    return scan, [] if whole else [first._replace(data=first.data[end:])]
 
 
-def _unquote(text: bytes) -> bytes:
-    return text[1:-1].replace(b'""', b'"') if text.startswith(b'"') else text
+def _first_end(data: bytes, quote: int) -> int:
+    """Where the first record ends."""
+    end = quotes = 0
+    while True:
+        begin, end = end, data.index(LF, end) + 1
+        quotes += data.count(quote, begin, end) if quote >= 0 else 0
+        if quotes % 2 == 0:
+            return end
 
 
-def _is_crlf(block: _Block, end: int) -> bool:
-    return block.data[end - 1 : end] == b"\r" and not (block.completed and end == len(block.data) - 1)
+def _split(record: bytes, delimiter: int, quote: int) -> list[bytes]:
+    places = [-1, *_unquoted(record, delimiter, quote).tolist(), len(record)]
+    return [record[begin + 1 : end] for begin, end in pairwise(places)]
 
 
-def _find_fault(block: _Block, scan: _Scan) -> _Found | None:
-    """The first faulty record."""
-    size = block.size
-    blank = _blank_records(block, scan)
-    filled = np.flatnonzero(~blank)
-    if scan.blank is not None and len(filled):
-        return 0, _blank_line(*scan.blank)
-    candidates = (
-        _find_misplaced_quote(block, scan, size),
-        _find_bad_byte(block, scan),
-        _find_bad_line_end(block, scan),
-        _find_bad_width(block, scan, blank),
+def _unquote(text: bytes, quote: int) -> bytes:
+    mark = bytes([quote]) if quote >= 0 else b""
+    return text[1:-1].replace(mark * 2, mark) if mark and text.startswith(mark) else text
+
+
+def _is_data(text: bytes) -> bool:
+    return bool(Kind(scanner.read_as(text)) & ~(WORDS | Kind.CODE))
+
+
+def _no_facts(scan: _Scan, recipe: Recipe) -> NDArray[np.void]:
+    facts = np.zeros(len(scan.names), FACTS)
+    facts["common"] = ~np.uint32(0)
+    facts["wanted"] = [
+        READ_AS[recipe.types[name]] if name in recipe.types else NUMERIC for name in scan.names
+    ]
+    return facts
+
+
+def _add(scan: _Scan, block: _Block, facts: NDArray[np.void], future: Future[_Scanned]) -> None:
+    """Go behind the block. Raises InvalidInput for its first fault."""
+    scanned = future.result()
+    if scan.blank is not None and (scanned.blank != 0 or scanned.fault == scanner.BLANK):
+        raise _blank_line(*scan.blank)
+    if block.endless:
+        raise _endless(scan, block)
+    if scanned.fault:
+        raise _fault(scan, block, scanned)
+    if scanned.blank >= 0 and scan.blank is None:
+        line = scan.line + block.data.count(LF, 0, scanned.blank_place)
+        scan.blank = (scan.row + scanned.blank, line)
+    total = scan.facts
+    total["common"] &= facts["common"]
+    for name in ("met", "nulls"):
+        total[name] |= facts[name]
+    for name in ("values", "misfits"):
+        total[name] += facts[name]
+    for number in np.flatnonzero((total["misfits_shown"] < scanner.SHOWN_MISFITS) & (facts["misfits"] > 0)):
+        shown, found = scan.misfits[number], facts[number]
+        for record, place, size in found["misfit"][: found["misfits_shown"]].tolist():
+            if len(shown) < scanner.SHOWN_MISFITS:
+                text = block.data[place : place + min(size, 4 * SHOWN_CHARACTERS)].decode("utf-8", "replace")
+                shown.append(Misfit(scan.row + record, text[:SHOWN_CHARACTERS]))
+        total["misfits_shown"][number] = len(shown)
+    scan.newline_in_field |= scanned.newlines > scanned.records
+    scan.longest = max(scan.longest, scanned.longest)
+    scan.line += scanned.newlines
+    scan.row += scanned.records
+
+
+def _column_facts(scan: _Scan, number: int) -> ColumnFacts:
+    facts = scan.facts[number]
+    nulls = int(facts["nulls"])
+    return ColumnFacts(
+        common=Kind(int(facts["common"]) if facts["values"] else 0),
+        met=Kind(int(facts["met"])),
+        markers=[marker for place, marker in enumerate(scan.nulls) if nulls >> place & 1],
+        has_empty=bool(nulls >> scanner.MAX_NULLS & 1),
+        values=int(facts["values"]),
+        misfits=int(facts["misfits"]),
+        first_misfits=scan.misfits[number],
     )
-    found = [candidate for candidate in candidates if candidate is not None]
-    early_blank = np.flatnonzero(blank[: filled[-1]]) if len(filled) else filled
-    if len(early_blank):
-        record = int(early_blank[0])
-        found.append((record, _blank_line(scan.record + record, _line(block, scan, block.start(record)))))
-    return min(found, key=lambda item: item[0], default=None)
 
 
-def _find_misplaced_quote(block: _Block, scan: _Scan, size: int) -> _Found | None:
-    """A quote that neither begins nor ends a field, nor is doubled inside one."""
-    array, opening, closing = block.array, block.quotes[0::2], block.quotes[1::2]
-    before = np.where(opening == 0, LF, array[opening - 1])
-    after = array[np.minimum(closing + 1, len(array) - 1)]
-    misplaced = np.concatenate(
-        [
-            opening[~np.isin(before, (LF, scan.delimiter, QUOTE))],
-            closing[~np.isin(after, (LF, CR, scan.delimiter, QUOTE))],
-        ]
-    )
-    misplaced = misplaced[misplaced < size]
-    if not len(misplaced):
-        return None
-    what = 'There is a quote inside the field. Put the whole field in quotes and double the quote: "".'
-    return _at(block, scan, int(misplaced.min()), what)
-
-
-def _find_bad_byte(block: _Block, scan: _Scan) -> _Found | None:
-    null = block.data.find(b"\0", 0, block.size)
-    try:
-        block.data[: block.size if null < 0 else null].decode()
-    except UnicodeDecodeError as error:
-        what = "The bytes are not UTF-8. Save the file as UTF-8 and send it again."
-        return _at(block, scan, error.start, what)
-    return _at(block, scan, null, "There is a null byte in the field. Remove it.") if null >= 0 else None
-
-
-def _find_bad_line_end(block: _Block, scan: _Scan) -> _Found | None:
-    ends = block.ends[:-1] if block.completed else block.ends
-    crlf = (ends > 0) & (block.array[ends - 1] == CR)
-    mixed = ends[crlf != scan.crlf]
-    returns = block.unquoted(CR, block.size)
-    bare = np.setdiff1d(returns, ends[crlf] - 1, assume_unique=True)
-    if len(bare) and not (len(mixed) and mixed[0] < bare[0]):
+def _fault(scan: _Scan, block: _Block, scanned: _Scanned) -> InvalidInput:
+    if scanned.fault == scanner.BLANK:
+        line = scan.line + block.data.count(LF, 0, scanned.place)
+        return _blank_line(scan.row + scanned.blank, line)
+    if scanned.fault == scanner.WIDTH:
+        begin = _record_start(scan, block, scanned.place)
+        width = len(_split(block.data[begin : scanned.place], scan.delimiter, scan.quote))
         what = (
-            "There is a carriage return without a line feed. End lines with LF or with CRLF, and put a "
-            "field that holds a carriage return in quotes."
+            f"The row's fields number {width} and the {'header' if scan.header else 'first row'}'s "
+            f"{len(scan.names)}. Send as many, and put a field that holds the delimiter "
+            f"{chr(scan.delimiter)!r} in quotes."
         )
-        return _at(block, scan, int(bare[0]), what)
-    if len(mixed):
+        return _at(scan, block, begin, what, whole_row=True)
+    if scanned.fault == scanner.OTHER_LINE_END:
         kinds = ("CRLF", "LF") if scan.crlf else ("LF", "CRLF")
         what = f"The first line ends in {kinds[0]} and this one in {kinds[1]}. End every line alike."
-        return _at(block, scan, int(mixed[0]), what, whole_row=True)
-    return None
+        return _at(scan, block, scanned.place, what, whole_row=True)
+    return _at(scan, block, scanned.place, WHAT[scanned.fault])
 
 
-def _find_bad_width(block: _Block, scan: _Scan, blank: NDArray[np.bool_]) -> _Found | None:
-    delimiters = block.unquoted(scan.delimiter, block.size)
-    widths = np.diff(np.searchsorted(delimiters, block.ends), prepend=0) + 1
-    bad = np.flatnonzero((widths != len(scan.names)) & ~blank)
-    if not len(bad):
-        return None
-    record = int(bad[0])
-    what = (
-        f"The row's fields number {widths[record]} and the header's {len(scan.names)}. Send as many, and put "
-        f"a field that holds the delimiter {chr(scan.delimiter)!r} in quotes."
-    )
-    return _at(block, scan, block.start(record), what, whole_row=True)
+WHAT = {
+    scanner.STRAY_QUOTE: "There is a quote inside the field. Put the whole field in quotes and double the "
+    'quote: "".',
+    scanner.OPEN_QUOTE: "The quote that begins the field has none to end it, at least not within "
+    f"{MAX_RECORD_BYTES // 2**20} MB. Add it.",
+    scanner.NOT_UTF8: "The bytes are not UTF-8. Save the file as UTF-8 and send it again.",
+    scanner.NULL_BYTE: "There is a null byte in the field. Remove it.",
+    scanner.BARE_RETURN: "There is a carriage return without a line feed. End lines with LF or with CRLF, "
+    "and put a field that holds a carriage return in quotes.",
+}
 
 
-def _blank_records(block: _Block, scan: _Scan) -> NDArray[np.bool_]:
-    starts = np.append(0, block.ends[:-1] + 1)
-    if len(scan.names) == 1:
-        return np.zeros(len(starts), np.bool_)
-    blank: NDArray[np.bool_] = (block.ends == starts) | (
-        (block.ends == starts + 1) & (block.array[starts] == CR)
-    )
-    return blank
+def _endless(scan: _Scan, block: _Block) -> InvalidInput:
+    scanned = scan.scan(block, np.zeros(max(1, len(scan.names)), FACTS))
+    is_cut = len(block.data) > MAX_RECORD_BYTES + 1  # perhaps within a character or a line end
+    if scanned.fault in WHAT and (not is_cut or scanned.place < len(block.data) - 4):
+        return _fault(scan, block, scanned)
+    what = f"The line is longer than {MAX_RECORD_BYTES // 2**20} MB. Shorten it."
+    return _at(scan, block, 0, what, whole_row=True)
 
 
 def _blank_line(row: int, line: int) -> InvalidInput:
@@ -259,32 +351,29 @@ def _blank_line(row: int, line: int) -> InvalidInput:
     return fault("malformed_csv", detail, "rows", row)
 
 
-def _advance(block: _Block, scan: _Scan) -> None:
-    blank = _blank_records(block, scan)
-    filled = np.flatnonzero(~blank)
-    first_blank = int(filled[-1]) + 1 if len(filled) else 0
-    if first_blank < len(blank) and scan.blank is None:
-        scan.blank = (scan.record + first_blank, _line(block, scan, block.start(first_blank)))
-    newlines = block.data.count(b"\n", 0, block.size)
-    scan.newline_in_field |= newlines > len(block.ends)
-    scan.line += newlines
-    scan.record += len(block.ends)
-
-
-def _line(block: _Block, scan: _Scan, position: int) -> int:
-    return scan.line + block.data.count(b"\n", 0, position)
-
-
-def _at(block: _Block, scan: _Scan, position: int, what: str, *, whole_row: bool = False) -> _Found:
-    """The fault at a byte of the block, with the number of its record in the block."""
-    record = int(np.searchsorted(block.ends, position))
-    row, line = scan.record + record, _line(block, scan, position)
+def _at(scan: _Scan, block: _Block, place: int, what: str, *, whole_row: bool = False) -> InvalidInput:
+    """The fault at a byte of the block."""
+    begin = _record_start(scan, block, place)
+    row = scan.row + len(_unquoted(block.data[:begin], LF, scan.quote))
     at: list[str | int] = ["rows", row] if row else []
     where = f"Row {row}" if row else "The header"
     if not whole_row:
-        before = block.unquoted(scan.delimiter, position)
-        column = int(np.count_nonzero(before >= block.start(record)))
+        column = len(_unquoted(block.data[begin:place], scan.delimiter, scan.quote))
         if column < len(scan.names):
             at += ["columns", scan.names[column]]
             where += f", column {scan.names[column]!r}"
-    return record, fault("malformed_csv", f"{where} (line {line} of the file): {what}", *at)
+    line = scan.line + block.data.count(LF, 0, place)
+    return fault("malformed_csv", f"{where} (line {line} of the file): {what}", *at)
+
+
+def _record_start(scan: _Scan, block: _Block, place: int) -> int:
+    return scanner.last_end(block.data[:place], scan.quote)
+
+
+def _unquoted(data: bytes, byte: int, quote: int) -> NDArray[np.int64]:
+    """The places of a byte outside quotes, in data that begins outside quotes."""
+    array = np.frombuffer(data, np.uint8)
+    found = np.flatnonzero(array == byte)
+    quotes = np.flatnonzero(array == quote) if quote >= 0 else found[:0]
+    is_outside: NDArray[np.bool_] = np.searchsorted(quotes, found) % 2 == 0
+    return found[is_outside]

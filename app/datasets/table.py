@@ -12,14 +12,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from app.datasets.engine import connect, fit_to_width, identifier, literal, one_file
-from app.datasets.ingest import MediaType
+from app.columns import Column
+from app.datasets.engine import (
+    ROW_GROUP_ROWS,
+    Parquet,
+    connect,
+    fit_to_width,
+    identifier,
+    literal,
+    one_file,
+    parts_of,
+    rows_of,
+)
+from app.datasets.ingest import COMPRESSION_LEVEL, ROW_GROUP_CELLS, MediaType, Table
+from app.datasets.selection import Selection
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def preview(parquet: Path, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+def preview(parquet: Parquet, limit: int, offset: int = 0) -> list[dict[str, Any]]:
     """At most ``limit`` rows from row ``offset`` (from 0) on, as JSON-ready values.
 
     Dates are as 2013-05-31 and times, in UTC, as 2013-05-31T14:00:00Z, with a fraction where there is one.
@@ -30,29 +42,33 @@ def preview(parquet: Path, limit: int, offset: int = 0) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def export(parquet: Path, media_type: MediaType, target: Path) -> None:
-    """Write the table to ``target``, streaming; no file is left where that fails.
+def export(parquet: Parquet, media_type: MediaType, target: Path, selection: Selection | None = None) -> None:
+    """Write the table, or what is asked for of it, to ``target``, streaming; no file is left on failure.
 
     CSV follows RFC 4180 with a header; an unquoted empty field is null and a quoted one an empty string.
+    A text that a spreadsheet would take for a formula stands as it is: the file is data, exactly.
     Read again, every format gives the same table, save that CSV and NDJSON do not tell a string column
     whose every value reads as another type (CSV: any; NDJSON: date or time) from a column of that type.
     """
+    parts = parts_of(parquet)
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         written = Path(folder) / "content"
         with connect(Path(folder)) as connection:
             match media_type:
                 case MediaType.CSV:
-                    _export_csv(connection, parquet, written)
+                    _export_csv(connection, *_query(connection, parquet, selection), written)
                 case MediaType.NDJSON:
-                    query = _query(connection, parquet)[1]
+                    _, query = _query(connection, parquet, selection)
                     connection.execute(f"COPY ({query}) TO {literal(str(written))} (FORMAT json)")
+                case MediaType.PARQUET if len(parts) == 1 and selection is None:
+                    shutil.copyfile(parts[0], written)
                 case MediaType.PARQUET:
-                    shutil.copyfile(parquet, written)
+                    write_rows(connection, _select(parquet, selection), written)
                 case MediaType.ARROW_STREAM:
                     from arro3.core import RecordBatchReader  # see engine.connect
                     from arro3.io import write_ipc_stream
 
-                    rows = connection.sql(f"SELECT * FROM read_parquet({one_file(parquet)})")
+                    rows = connection.sql(_select(parquet, selection))
                     reader = RecordBatchReader.from_stream(rows)
                     write_ipc_stream(reader, str(written), compression=None)
         written.replace(target)
@@ -60,16 +76,39 @@ def export(parquet: Path, media_type: MediaType, target: Path) -> None:
 
 def concatenate(parts: Sequence[Path], target: Path) -> None:
     """Write the rows of Parquet files of the same columns to one, in order and streaming."""
-    files = ", ".join(one_file(part) for part in parts)
     with connect(target.parent) as connection:
-        connection.execute(
-            f"COPY (SELECT * FROM read_parquet([{files}], hive_partitioning = false))"
-            f" TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        write_rows(connection, f"SELECT * FROM {rows_of(parts)}", target)
 
 
-def _export_csv(connection: DuckDBPyConnection, parquet: Path, target: Path) -> None:
-    names, query = _query(connection, parquet)
+def write_rows(connection: DuckDBPyConnection, query: str, target: Path) -> None:
+    """Write the rows of a query to a canonical Parquet file."""
+    width = len(connection.execute(f"DESCRIBE {query}").fetchall())
+    fit_to_width(connection, width)
+    group = max(2048, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // width))
+    connection.execute(
+        f"COPY ({query}) TO {literal(str(target))}"
+        f" (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {COMPRESSION_LEVEL}, ROW_GROUP_SIZE {group})"
+    )
+
+
+def describe(parquet: Parquet, columns: Sequence[Column]) -> Table:
+    """The facts of a canonical table whose columns have these names and types, from its files' metadata."""
+    files = ", ".join(map(one_file, parts_of(parquet)))
+    with connect(spill=None) as connection:
+        counted = connection.execute(
+            f"SELECT sum(num_values), sum(stats_null_count) FROM parquet_metadata([{files}])"
+            " GROUP BY column_id ORDER BY column_id"
+        ).fetchall()
+    if not counted:
+        return Table(list(columns), 0)
+    described = [
+        column.model_copy(update={"nullable": nulls > 0})
+        for column, (_, nulls) in zip(columns, counted, strict=True)
+    ]
+    return Table(described, int(counted[0][0]))
+
+
+def _export_csv(connection: DuckDBPyConnection, names: list[str], query: str, target: Path) -> None:
     body = target.with_name("body")
     connection.execute(
         f"COPY ({query}) TO {literal(str(body))}"
@@ -83,19 +122,30 @@ def _export_csv(connection: DuckDBPyConnection, parquet: Path, target: Path) -> 
         shutil.copyfileobj(rows, file)
 
 
-def _query(connection: DuckDBPyConnection, parquet: Path) -> tuple[list[str], str]:
+def _select(parquet: Parquet, selection: Selection | None) -> str:
+    if selection is None:
+        return f"SELECT * FROM {rows_of(parquet)}"
+    names = ", ".join(identifier(column.name) for column in selection.columns)
+    where = f" WHERE {' AND '.join(selection.conditions)}" if selection.conditions else ""
+    limit = "" if selection.limit is None else f" LIMIT {selection.limit}"
+    return f"SELECT {names} FROM {rows_of(parquet)}{where}{limit}"
+
+
+def _query(
+    connection: DuckDBPyConnection, parquet: Parquet, selection: Selection | None = None
+) -> tuple[list[str], str]:
     """The table's column names, and the query of its rows with dates and times as ISO 8601 text."""
-    table = f"read_parquet({one_file(parquet)})"
+    query = _select(parquet, selection)
     columns = [
         (str(name), str(sql_type))
-        for name, sql_type, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()
+        for name, sql_type, *_ in connection.execute(f"DESCRIBE {query}").fetchall()
     ]
     fit_to_width(connection, len(columns))
-    values = ", ".join(f"{_json_ready(name, sql_type)} AS {identifier(name)}" for name, sql_type in columns)
-    return [name for name, _ in columns], f"SELECT {values} FROM {table}"
+    values = ", ".join(f"{json_ready(name, sql_type)} AS {identifier(name)}" for name, sql_type in columns)
+    return [name for name, _ in columns], f"SELECT {values} FROM ({query})"
 
 
-def _json_ready(name: str, sql_type: str) -> str:
+def json_ready(name: str, sql_type: str) -> str:
     column = identifier(name)
     if sql_type == "DATE":
         return f"strftime({column}, '%Y-%m-%d')"

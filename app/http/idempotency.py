@@ -35,10 +35,12 @@ class IdempotencyRecord(Base):
 
 
 class IdempotentRoute(APIRoute):
-    """Honours ``Idempotency-Key`` on every operation that creates (201 or 202) in the request's session.
+    """Honours ``Idempotency-Key`` on every operation that creates (201 or 202) what a body describes.
 
     The record commits in the transaction of the change, so a repeated request is answered from it or
-    not at all done twice. Of two simultaneous requests one meets the unique key and is answered 409.
+    not at all done twice. An operation without the request's session works for long and makes data versions;
+    its record follows it: were that lost, repeating it would find the version of the same content.
+    Of two simultaneous requests one meets the unique key and is answered 409.
     An upload needs no record: its own digest makes it idempotent.
     """
 
@@ -75,18 +77,20 @@ class IdempotentRoute(APIRoute):
                     await run_in_threadpool(session.rollback)
                 return _replay(record, fingerprint)
             session = _session_of(request)
-            if session is not None and response.status_code < 300:
-                session.add(
-                    IdempotencyRecord(
-                        caller=caller.name,
-                        key=key,
-                        fingerprint=fingerprint,
-                        status=response.status_code,
-                        location=response.headers.get("location"),
-                        body=self.recorded(bytes(response.body)),
-                        created_at=caller.now,
-                    )
+            if response.status_code < 300 and (session is not None or self.body_field is not None):
+                record = IdempotencyRecord(
+                    caller=caller.name,
+                    key=key,
+                    fingerprint=fingerprint,
+                    status=response.status_code,
+                    location=response.headers.get("location"),
+                    body=self.recorded(bytes(response.body)),
+                    created_at=caller.now,
                 )
+                if session is not None:
+                    session.add(record)
+                else:
+                    await run_in_threadpool(_add_record, request, record)
             return response
 
         return handle
@@ -105,6 +109,12 @@ def _find_record(request: Request, caller: str, key: str) -> IdempotencyRecord |
     database: Database = request.app.state.database
     with database.session_scope(write=False) as session:
         return session.scalar(select(IdempotencyRecord).filter_by(caller=caller, key=key))
+
+
+def _add_record(request: Request, record: IdempotencyRecord) -> None:
+    database: Database = request.app.state.database
+    with database.session_scope() as session:
+        session.add(record)
 
 
 def _replay(record: IdempotencyRecord, fingerprint: str) -> Response:

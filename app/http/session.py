@@ -26,17 +26,18 @@ MAX_SESSIONS = 10
 SessionDep = Annotated[Session, Depends(get_session, scope="function", max_concurrency=MAX_SESSIONS)]
 
 
-def get_database(request: Request) -> Database:
+# Asynchronous: a thread would take longer to begin than this takes.
+async def get_database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def get_store(request: Request) -> Store:
+async def get_store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 
 
-def get_scratch(request: Request) -> Scratch:
+async def get_scratch(request: Request) -> Scratch:
     scratch: Scratch = request.app.state.scratch
     return scratch
 

@@ -8,12 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.policy import Permission
 from app.access.route import CallerDep, GuardedRoute
+from app.datasets.contract import Severity
+from app.datasets.contract_check import Unchecked
 from app.http.fields import Moment, Number
 from app.http.paging import Page
 from app.http.problems import problem_responses
-from app.http.session import DatabaseDep, SessionDep
+from app.http.session import DatabaseDep, ScratchDep, SessionDep
 from app.monitoring import feedback, service
 from app.monitoring.drift import DriftReport
+from app.monitoring.inputs import check_predictions
 from app.registry.models import ModelVersion
 from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
 from app.serving.predicting import prediction_not_found
@@ -306,6 +309,128 @@ def get_drift(
         first_at=drift.first_at,
         last_at=drift.last_at,
         **dict(drift.report),
+    )
+
+
+class InputSample(BaseModel):
+    prediction_id: str
+    values: dict[str, Any]
+
+
+class InputViolation(BaseModel):
+    """A rule of the contract that inputs break."""
+
+    rule: str
+    severity: Severity
+    pointer: str = Field(description="To the rule in the contract.")
+    columns: list[str]
+    detail: str
+    count: int | None = Field(description="How many predictions break it; null: it cannot be kept at all.")
+    share: float | None = Field(description="Of the predictions that were checked.")
+    samples: list[InputSample]
+
+
+class InputReportInfo(BaseModel):
+    """What a version is asked, against the contract of the dataset that it was trained on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "flight-delays",
+                    "version": 1,
+                    "dataset": "flights",
+                    "contract": 2,
+                    "first_at": "2026-11-23T08:00:00Z",
+                    "last_at": "2026-11-23T09:00:00Z",
+                    "predictions": 3000,
+                    "checked": 12,
+                    "violations": [
+                        {
+                            "rule": "allowed",
+                            "severity": "error",
+                            "pointer": "/rules/3",
+                            "columns": ["carrier"],
+                            "detail": "12 values of column 'carrier' are none of the 3 that are allowed.",
+                            "count": 12,
+                            "share": 0.004,
+                            "samples": [
+                                {"prediction_id": PREDICTION_ID_EXAMPLE, "values": {"carrier": "ZZ"}}
+                            ],
+                        }
+                    ],
+                    "unchecked": [
+                        {"rule": "nulls", "pointer": "/rules/9", "reason": "There is no column 'late'."}
+                    ],
+                }
+            ]
+        }
+    )
+
+    model: str
+    version: int
+    dataset: str
+    contract: int
+    first_at: datetime | None = Field(description="Time of the oldest prediction checked.")
+    last_at: datetime | None
+    predictions: int
+    checked: int = Field(description="How many rules were applied.")
+    violations: list[InputViolation]
+    unchecked: list[Unchecked] = Field(description="Rules about columns that the model does not take.")
+
+
+@router.get("/input-report", responses=problem_responses(404, 409))
+def get_input_report(
+    model: str,
+    caller: CallerDep,
+    database: DatabaseDep,
+    predicting: PredictingDep,
+    scratch: ScratchDep,
+    version: Annotated[Number | None, Query(description="Default: the champion.")] = None,
+    since: SinceQuery = None,
+    until: UntilQuery = None,
+    limit: Annotated[int, Query(ge=1, le=100_000, description="At most so many, the newest.")] = 10_000,
+) -> InputReportInfo:
+    """Check recent predictions' inputs by the contract in force of the data that trained the version.
+
+    Of its rules those that a row keeps or breaks by itself apply: nulls, ranges, allowed values, patterns,
+    comparisons.
+    """
+    report = check_predictions(
+        database,
+        predicting.journal,
+        scratch,
+        model,
+        version=version,
+        since=since,
+        until=until,
+        limit=limit,
+        now=caller.now,
+    )
+    found, times = report.found, [record.at for record in report.records]
+    return InputReportInfo(
+        model=model,
+        version=report.version,
+        dataset=report.dataset,
+        contract=report.contract,
+        first_at=min(times, default=None),
+        last_at=max(times, default=None),
+        predictions=found.rows,
+        checked=found.checked,
+        violations=[
+            InputViolation(
+                **violation.model_dump(exclude={"samples"}),
+                share=None if violation.count is None else violation.count / found.rows,
+                samples=[
+                    InputSample(
+                        prediction_id=report.records[sample.row - 1].prediction_id, values=sample.values
+                    )
+                    for sample in violation.samples
+                ],
+            )
+            for violation in found.violations
+        ],
+        unchecked=found.unchecked,
     )
 
 

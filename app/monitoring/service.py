@@ -48,7 +48,7 @@ def measure_drift(
     Without ``version`` it is the champion's. Raises Conflict where there is none.
     """
     with database.session_scope(write=False) as session:
-        found = get_version(session, model, version) if version else _champion(session, model)
+        found = get_watched(session, model, version)
     records = journal.read(model, version=found.number, since=since, until=until, limit=limit)
     signature = Signature.model_validate(found.signature)
     report = compare(
@@ -116,7 +116,10 @@ def measure_performance(
     return evaluate_windows(judged, signatures, window), {row.number: row.metrics for row in versions}
 
 
-def _champion(session: Session, model: str) -> ModelVersion:
+def get_watched(session: Session, model: str, version: int | None) -> ModelVersion:
+    """The version of this number, or the champion. Raises NotFound, and Conflict where there is none."""
+    if version is not None:
+        return get_version(session, model, version)
     deployment = current_deployment(session, get_model(session, model))
     if deployment is None:
         raise Conflict(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.columns import ColumnType
-from app.datasets.engine import connect, fit_to_width, identifier, one_file
+from app.datasets.engine import Parquet, connect, fit_to_width, identifier, rows_of
 from app.registry.signature import Role, Signature
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class Column:
 
 
 @contextmanager
-def open_table(parquet: Path, rows: range | None = None) -> Iterator[DuckDBPyConnection]:
-    """A connection to an in-memory database whose view ``data`` is the Parquet file, or some of its rows."""
+def open_table(parquet: Parquet, rows: range | None = None) -> Iterator[DuckDBPyConnection]:
+    """A connection to an in-memory database whose view ``data`` is the table, or some of its rows."""
     with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
-        table = f"read_parquet({one_file(parquet)}, hive_partitioning = false)"
+        table = rows_of(parquet)
         if rows is not None:
             table += f" LIMIT {len(rows)} OFFSET {rows.start}"  # row groups before it are not read
         connection.execute(f"CREATE VIEW data AS SELECT * FROM {table}")
@@ -130,7 +130,7 @@ def cells(values: Sequence[str]) -> str:
     )
 
 
-def read_matrix(parquet: Path, signature: Signature, rows: range) -> NDArray[np.float64]:
+def read_matrix(parquet: Parquet, signature: Signature, rows: range) -> NDArray[np.float64]:
     """The matrix of some rows of the table, of shape (len(rows), features of the signature).
 
     The table must have every column of the signature, each of a type that it takes. Memory: the matrix, and

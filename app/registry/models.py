@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.registry.runtime import Runtime
+from app.store import ObjectDigest
 
 
 class Model(Base):
@@ -44,12 +45,12 @@ class ModelVersion(Base):
     spec: Mapped[dict[str, Any]]
     data: Mapped[dict[str, Any]]
     environment: Mapped[dict[str, Any]]
-    artifact_digest: Mapped[str]
+    artifact_digest: Mapped[ObjectDigest]
     artifact_size: Mapped[int]
     # The default is for the rows of the first release: SQLite adds no column without one.
     runtime: Mapped[str] = mapped_column(server_default=Runtime.NATIVE)
     runtime_reason: Mapped[str | None]
-    scorer_digest: Mapped[str | None]
+    scorer_digest: Mapped[ObjectDigest | None]
     scorer_size: Mapped[int | None]
     created_by: Mapped[str]
     created_at: Mapped[datetime]

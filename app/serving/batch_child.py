@@ -16,6 +16,7 @@ def score(request: dict[str, Any], folder: Path) -> None:
     from app.serving.batch_scoring import part_name, plan_parts, score_part, write_part
     from app.serving.scorers import open_scorer
 
+    parts = [Path(part) for part in request["parts"]]
     signature = Signature.model_validate(request["signature"])
     scorer = open_scorer(Path(request["artifact"]).read_bytes(), signature, compiled=request["compiled"])
     total: int = request["rows"]
@@ -24,7 +25,7 @@ def score(request: dict[str, Any], folder: Path) -> None:
         report(done / total, f"{done:,} of {total:,} rows scored")
 
     for rows in plan_parts(signature, total, request["start"]):
-        scores = score_part(Path(request["parquet"]), signature, scorer.score, rows, tell)
+        scores = score_part(parts, signature, scorer.score, rows, tell)
         write_part(folder / part_name(rows), signature, request["version"], rows, scores)
 
 

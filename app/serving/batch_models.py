@@ -1,10 +1,11 @@
 """Batch predictions, and the parts in which each is stored."""
 
-from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.leases import Leased, lease_rules
+from app.store import ObjectDigest
 
 
 class BatchPrediction(Leased, Base):
@@ -19,6 +20,8 @@ class BatchPrediction(Leased, Base):
     __tablename__ = "batch_predictions"
     __table_args__ = (
         *lease_rules(),
+        Index(None, "version_id"),
+        Index(None, "dataset_version_id"),
         CheckConstraint("rows_scored >= 0 AND rows_scored <= rows", name="rows_scored"),
         CheckConstraint("status <> 'succeeded' OR rows_scored = rows", name="result"),
     )
@@ -45,4 +48,4 @@ class BatchPart(Base):
     batch_id: Mapped[int] = mapped_column(ForeignKey("batch_predictions.id"), primary_key=True)
     first_row: Mapped[int] = mapped_column(primary_key=True)
     rows: Mapped[int]
-    digest: Mapped[str]
+    digest: Mapped[ObjectDigest]

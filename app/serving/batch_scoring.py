@@ -14,6 +14,7 @@ from arro3.io import write_parquet
 from numpy.typing import NDArray
 
 from app.columns import ColumnType
+from app.datasets.engine import Parquet
 from app.registry.matrix import read_matrix
 from app.registry.signature import Signature
 from app.serving.labels import probability_columns
@@ -54,7 +55,7 @@ def part_rows(path: Path) -> range:
 
 
 def score_part(
-    parquet: Path,
+    parquet: Parquet,
     signature: Signature,
     score: Callable[[Matrix], Matrix],
     rows: range,

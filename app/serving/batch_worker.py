@@ -17,7 +17,7 @@ class BatchWorker(Leaseholder[BatchPrediction]):
         with self._database.session_scope(write=False) as session:
             version, data = get_scored(session, work)
         with ExitStack() as stack:
-            parquet = stack.enter_context(self._store.open_file(data.parquet_digest))
+            parts = stack.enter_context(self._store.open_files(data.parts))
             # The store checks the digest against the registry's: these are bytes that a worker wrote.
             artifact = stack.enter_context(
                 self._store.open_file(version.scorer_digest or version.artifact_digest)
@@ -27,7 +27,7 @@ class BatchWorker(Leaseholder[BatchPrediction]):
                 "app.serving.batch_child",
                 folder,
                 {
-                    "parquet": str(parquet.resolve()),
+                    "parts": [str(part.resolve()) for part in parts],
                     "artifact": str(artifact.resolve()),
                     "compiled": version.scorer_digest is not None,
                     "signature": version.signature,

@@ -1,8 +1,9 @@
 """The express lane: the plain predict request, answered from its bytes; ``wire`` takes them off the wire.
 
-A JSON body to ``/v1/models/{model}:predict``, with a key that may ask, for a compiled version in service,
-is answered here in some microseconds. Whatever is not as plain, and everything that is to be refused, is for
-the web application, which reads the same bytes and is the only one that explains.
+A JSON body or a short Arrow stream to ``/v1/models/{model}:predict``, with a key that may ask, for a
+compiled version in service, is answered here in some microseconds. Whatever is not as plain, and everything
+that is to be refused, is for the web application, which reads the same bytes and is the only one that
+explains.
 """
 
 import re
@@ -16,8 +17,10 @@ import msgspec
 from app.access.caller import Caller
 from app.access.key_ring import KeyRing
 from app.access.policy import Permission
+from app.datasets.ingest import MediaType
 from app.serving.live import LiveDeployment, Target
 from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, answer_body
+from app.serving.protocols.bulk import PIECE_BYTES, PROTOCOLS, arrow_head, read_stream, write_stream_of
 from app.serving.rows import Rows
 from app.telemetry import REQUEST_ID, make_request_id
 
@@ -25,8 +28,11 @@ STATE = "express"
 """Under this name the application's lifespan hands its express lane to the server."""
 END_OF_HEAD = b"\r\n\r\n"
 URL = re.compile(rb"/v1/models/([A-Za-z0-9_-]+):predict")
+ARROW = MediaType.ARROW_STREAM.encode()
+JSON_HEAD = b"content-type: application/json\r\n"
 PROTOCOL = "v1"
-MAX_HEADS = 1000
+MAX_HEADS, MAX_HEAD = 1000, 4096
+"""How many heads are remembered, and how long one may be, in bytes."""
 
 DECISIVE = {b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"}
 """Headers of requests that are not plain."""
@@ -44,9 +50,13 @@ class Admission(NamedTuple):
 class Head:
     """What the head of a plain request says: all that stands before its body."""
 
-    __slots__ = ("admission", "admitted_by", "authorization", "length", "model", "request_id")
+    __slots__ = ("admission", "admitted_by", "authorization", "is_arrow", "length", "model", "request_id")
 
-    def __init__(self, model: str, authorization: bytes, request_id: str, length: int) -> None:
+    def __init__(
+        self, model: str, authorization: bytes, request_id: str, length: int, *, is_arrow: bool
+    ) -> None:
+        self.is_arrow = is_arrow
+        """Whether it comes and goes as an Arrow stream; else as JSON."""
         self.model = model
         self.authorization = authorization
         self.request_id = request_id
@@ -66,7 +76,7 @@ class Express:
 
     def __init__(self, predicting: Predicting, key_ring: KeyRing, *, max_body: int) -> None:
         self._predicting, self._key_ring = predicting, key_ring
-        self._max_body = max_body
+        self._max_body = {False: max_body, True: min(PIECE_BYTES, max_body)}
         self._heads: dict[bytes, Head] = {}
         self._server_headers: list[tuple[bytes, bytes]] | None = None
         self._status = b""
@@ -76,9 +86,10 @@ class Express:
         head = self._heads.get(text)
         if head is None:
             head = read_head(text)
-            if head is None or head.length > self._max_body:
+            if head is None or head.length > self._max_body[head.is_arrow]:
                 return None
-            if not head.request_id:  # else the next request's head is another one
+            # With an id the next request's head is another one; a long one is no usual client's.
+            if not head.request_id and len(text) <= MAX_HEAD:
                 if len(self._heads) >= MAX_HEADS:
                     self._heads.clear()
                 self._heads[text] = head
@@ -103,32 +114,33 @@ class Express:
         """Score and record the rows of a body. None for what is not plain, and for many rows in few bytes."""
         version, predicting, admission = target.version, self._predicting, head.admission
         compiled = version.compiled
-        rows = version.reader.read(body) if compiled is not None else None
-        if compiled is None or rows is None or admission is None:
+        if compiled is None or admission is None:
             return None
-        most = SMALL_ROWS if len(body) <= SMALL_BODY else predicting.max_instances
-        if rows.size > min(most, predicting.max_instances):
+        most = predicting.max_instances
+        if len(body) <= SMALL_BODY:
+            most = min(most, SMALL_ROWS)
+        rows = read_stream(version, body, most) if head.is_arrow else version.reader.read(body)
+        if rows is None or rows.size > most:
             return None
         request_id = head.request_id or make_request_id()
         at = time_ns() // 1000
         ids = predicting.ids.make(at, version.id, target.deployment_id, rows.size)
-        if rows.size > 1:
-            content = Answer(target, compiled.score(rows.matrix), ids).body
+        form = JSON_HEAD
+        if rows.is_arrow:
+            answer = Answer(target, compiled.score(rows.matrix), ids)
+            form, content, record = arrow_head(target), write_stream_of(answer), answer.arrays
+        elif rows.size > 1:
+            content = record = Answer(target, compiled.score(rows.matrix), ids).body
         else:
-            outputs = compiled.row(rows.cells)
-            if texts := version.label_texts:
-                label = texts[outputs.index(max(outputs))]
-                content = answer_body(target, b"[%b]" % label, msgspec.json.encode((outputs,)), ids)
-            else:
-                content = answer_body(target, msgspec.json.encode(outputs), None, ids)
+            content = record = answer_one(target, compiled.row(rows.cells), ids)
         id_text = request_id.encode()
-        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % id_text, rows, content)
+        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % id_text, rows, record)
         if server_headers is not self._server_headers:  # uvicorn makes new ones each second
-            headers = [*server_headers, (b"content-type", b"application/json")]
-            self._status = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in headers)
+            self._status = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in server_headers)
             self._server_headers = server_headers
-        response = b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+        response = b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
             self._status,
+            form,
             len(content),
             id_text,
             content,
@@ -136,10 +148,23 @@ class Express:
         return Answered(response, rows, replace(admission.caller, request_id=request_id))
 
     def count(self, target: Target, rows: Rows, seconds: float) -> None:
-        self._predicting.count_rows(target, PROTOCOL, rows.size).seconds.observe(seconds)
+        self._predicting.count_rows(target, _protocol(rows), rows.size).seconds.observe(seconds)
 
     def score_shadow(self, shadow: Target, answered: Answered) -> None:
-        self._predicting.score_shadow(shadow, answered.caller, answered.rows, PROTOCOL, None)
+        rows = answered.rows
+        self._predicting.score_shadow(shadow, answered.caller, rows, _protocol(rows), None)
+
+
+def _protocol(rows: Rows) -> str:
+    return PROTOCOLS[MediaType.ARROW_STREAM] if rows.is_arrow else PROTOCOL
+
+
+def answer_one(target: Target, outputs: tuple[float, ...], ids: str) -> bytes:
+    """The JSON of an answer for one row."""
+    if texts := target.version.label_texts:
+        label = texts[outputs.index(max(outputs))]
+        return answer_body(target, b"[%b]" % label, msgspec.json.encode((outputs,)), ids)
+    return answer_body(target, msgspec.json.encode(outputs), None, ids)
 
 
 class _HeadReader:
@@ -171,7 +196,8 @@ def read_head(text: bytes) -> Head | None:
     url = URL.fullmatch(reader.url)
     if url is None or reader.has_body or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
         return None
-    authorization, request_id, lengths, forms = b"", b"", [], b""
+    authorization, request_id, lengths = b"", b"", []
+    forms: dict[bytes, bytes] = {}
     for name, value in reader.headers:
         if name == b"content-length":
             lengths.append(value)
@@ -180,10 +206,13 @@ def read_head(text: bytes) -> Head | None:
         elif name == b"x-request-id":
             request_id = request_id or value
         elif name in (b"accept", b"content-type"):
-            forms += value
+            forms[name] = forms.get(name, b"") + value
         elif name in DECISIVE:
             return None
-    if len(lengths) != 1 or OTHER_FORMS.search(forms) or not parser.should_keep_alive():
+    is_arrow = forms.get(b"content-type") == ARROW and forms.get(b"accept", ARROW) in (ARROW, b"*/*")
+    is_json = not OTHER_FORMS.search(b"".join(forms.values()))
+    if len(lengths) != 1 or not (is_arrow or is_json) or not parser.should_keep_alive():
         return None
     given = request_id.decode("latin-1")
-    return Head(url[1].decode(), authorization, given if REQUEST_ID.fullmatch(given) else "", int(lengths[0]))
+    known = given if REQUEST_ID.fullmatch(given) else ""
+    return Head(url[1].decode(), authorization, known, int(lengths[0]), is_arrow=is_arrow)

@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from app.db import Database
 from app.owned import OwnedFolder, Scratch, abandoned_folders
 from app.repeating import Repeating
-from app.serving.models import PredictionSegment
+from app.serving.models import PredictionCount, PredictionSegment
 from app.serving.records import PredictionRecord, Selection
 from app.serving.segments import read_parquet, read_spool, seal_apart
 from app.store import Store
@@ -196,6 +196,10 @@ class Journal:
                     first_at=part.first_at,
                     last_at=part.last_at,
                     has_client_ids=part.has_client_ids,
+                    counts=[
+                        PredictionCount(model=part.model, version=version, deployment=deployment, rows=rows)
+                        for version, deployment, rows in part.counts
+                    ],
                 )
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────

@@ -166,6 +166,24 @@ static void score_linear(const Scorer *self, const double *features, double *sco
         scores[score] += self->initial[score];
 }
 
+/* A block of rows. Of one score, several rows' sums go side by side: a sum waits for its last addition. */
+static void score_linear_block(const Scorer *self, const double *features, Py_ssize_t rows, double *scores)
+{
+    Py_ssize_t row = 0;
+    for (; self->scores == 1 && row + LANES <= rows; row += LANES) {
+        const double *first = features + row * self->features;
+        double sums[LANES] = {0};
+        for (Py_ssize_t position = 0; position < self->features; position++)
+#pragma GCC unroll 8
+            for (int lane = 0; lane < LANES; lane++)
+                sums[lane] += first[lane * self->features + position] * self->weights[position];
+        for (int lane = 0; lane < LANES; lane++)
+            scores[row + lane] = sums[lane] + self->initial[0];
+    }
+    for (; row < rows; row++)
+        score_linear(self, features + row * self->features, scores + row * self->scores);
+}
+
 /* Walk from each node of `at` to its leaf, each by features of its own. Both ways' choice is arithmetic:
  * a branch would be mispredicted every other time. */
 static inline void walk(const Node *nodes, uint32_t at[LANES], const double *const features[LANES])
@@ -544,8 +562,7 @@ static void run(const Scorer *self, const char *cells, Py_ssize_t rows, Py_ssize
             continue;
         }
         if (self->weights != NULL)
-            for (Py_ssize_t row = 0; row < count; row++)
-                score_linear(self, features + row * self->features, scores + row * self->scores);
+            score_linear_block(self, features, count, scores);
         else
             score_block(self, features, count, scores);
         if (wanted == SCORES) {
@@ -801,6 +818,156 @@ static PyObject *encode_rows(PyObject *Py_UNUSED(module), PyObject *const *args,
     return bytes;
 }
 
+/* ---------------------------------------------------------------- codes of texts */
+
+typedef struct {
+    const char *text; /* NULL: empty */
+    Py_ssize_t size;
+    uint64_t hash;
+    double code;
+} Slot;
+
+/* A hash table with linear probing, at most half full. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *texts; /* the tuple that owns the bytes */
+    Slot *slots;
+    uint64_t mask;
+} TextCodes;
+
+/* `end` is that of the memory around the text: a word of it is read at once where there is room. */
+static uint64_t hash_of(const char *text, Py_ssize_t size, const char *end)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15; /* 2^64 by the golden ratio: Knuth's multiplicative hashing */
+    uint64_t hash = (uint64_t)size * odd;
+    for (; size > 0; text += 8, size -= 8) {
+        uint64_t word = 0;
+        if (size >= 8 || end - text < 8)
+            memcpy(&word, text, Py_MIN(size, 8));
+        else {
+            memcpy(&word, text, 8);
+            word &= ((uint64_t)1 << 8 * size) - 1;
+        }
+        hash = (hash ^ word) * odd;
+        hash ^= hash >> 32;
+    }
+    return hash;
+}
+
+/* Where a text of this hash stands, or the empty slot where it would. Every step of the hash can be undone:
+ * texts of one word and one size have different hashes. */
+static Slot *slot_of(const TextCodes *self, const char *text, Py_ssize_t size, uint64_t hash)
+{
+    for (uint64_t place = hash;; place++) {
+        Slot *slot = &self->slots[place & self->mask];
+        if (slot->text == NULL
+            || (slot->hash == hash && slot->size == size && (size <= 8 || memcmp(slot->text, text, size) == 0)))
+            return slot;
+    }
+}
+
+static void text_codes_dealloc(TextCodes *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_Free(self->slots);
+    Py_XDECREF(self->texts);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyObject *text_codes_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *texts;
+    if (!PyArg_ParseTuple(args, "O!", &PyTuple_Type, &texts))
+        return NULL;
+    TextCodes *self = (TextCodes *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->texts = Py_NewRef(texts);
+    Py_ssize_t count = PyTuple_GET_SIZE(texts), slots = 2;
+    while (slots < 2 * count)
+        slots *= 2;
+    self->mask = (uint64_t)slots - 1;
+    self->slots = PyMem_Calloc(slots, sizeof(Slot));
+    if (self->slots == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t place = 0; place < count; place++) {
+        PyObject *text = PyTuple_GET_ITEM(texts, place);
+        if (text == Py_None)
+            continue;
+        if (!PyBytes_Check(text)) {
+            PyErr_SetString(PyExc_TypeError, "takes a tuple of bytes or None");
+            Py_DECREF(self);
+            return NULL;
+        }
+        const char *begin = PyBytes_AS_STRING(text);
+        Py_ssize_t size = PyBytes_GET_SIZE(text);
+        uint64_t hash = hash_of(begin, size, begin + size);
+        *slot_of(self, begin, size, hash) = (Slot){begin, size, hash, (double)place};
+    }
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(find_doc, "find($self, text, bounds, out, /)\n--\n\n"
+                       "Write to float64 `out` (n) the code of each text between int64 `bounds` (n, 2), or -1.");
+
+static PyObject *text_codes_find(TextCodes *self, PyObject *args)
+{
+    Py_buffer text, bounds, out;
+    if (!PyArg_ParseTuple(args, "y*y*w*", &text, &bounds, &out))
+        return NULL;
+    Py_ssize_t count = out.len / (Py_ssize_t)sizeof(double);
+    int sound = out.len % (Py_ssize_t)sizeof(double) == 0 && bounds.len / 2 == out.len && bounds.len % 2 == 0;
+    if (sound) {
+        const int64_t *bound = bounds.buf;
+        double *code = out.buf;
+        for (Py_ssize_t row = 0; row < count; row++, bound += 2) {
+            code[row] = -1.0;
+            if (bound[0] < 0 || bound[1] < bound[0] || bound[1] > text.len)
+                continue; /* those of a null may be any */
+            const char *begin = (const char *)text.buf + bound[0], *end = (const char *)text.buf + text.len;
+            Py_ssize_t size = bound[1] - bound[0];
+            const Slot *slot = slot_of(self, begin, size, hash_of(begin, size, end));
+            if (slot->text != NULL)
+                code[row] = slot->code;
+        }
+    } else {
+        PyErr_SetString(PyExc_ValueError, "takes two bounds for each code");
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&bounds);
+    PyBuffer_Release(&text);
+    if (!sound)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef text_codes_methods[] = {
+    {"find", (PyCFunction)text_codes_find, METH_VARARGS, find_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(text_codes_doc, "The codes of texts: their places in a tuple of bytes, in which None is no text.");
+
+static PyType_Slot text_codes_slots[] = {
+    {Py_tp_new, text_codes_new},
+    {Py_tp_dealloc, text_codes_dealloc},
+    {Py_tp_methods, text_codes_methods},
+    {Py_tp_doc, (void *)text_codes_doc},
+    {0, NULL},
+};
+
+static PyType_Spec text_codes_spec = {
+    .name = "app.serving.kernels.TextCodes",
+    .basicsize = sizeof(TextCodes),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = text_codes_slots,
+};
+
+/* ---------------------------------------------------------------- base32 */
+
 PyDoc_STRVAR(base32_doc, "base32(raw, /)\n--\n\n"
                          "RFC 4648 base32 in lower case of bytes whose length is a multiple of 5.");
 
@@ -851,10 +1018,15 @@ static int fill_module(PyObject *module)
     for (size_t place = 0; place < Py_ARRAY_LENGTH(constants); place++)
         if (PyModule_AddIntConstant(module, constants[place].name, constants[place].value) < 0)
             return -1;
-    PyObject *type = PyType_FromModuleAndSpec(module, &scorer_spec, NULL);
-    int status = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
-    Py_XDECREF(type);
-    return status;
+    PyType_Spec *types[] = {&scorer_spec, &text_codes_spec};
+    for (size_t place = 0; place < Py_ARRAY_LENGTH(types); place++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, types[place], NULL);
+        int status = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+        Py_XDECREF(type);
+        if (status < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static PyModuleDef_Slot slots[] = {

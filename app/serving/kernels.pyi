@@ -74,5 +74,16 @@ def encode_row(values: tuple[Any, ...], coders: tuple[_Coder, ...], /) -> bytes:
 def encode_rows(rows: list[tuple[Any, ...]], coders: tuple[_Coder, ...], /) -> bytes:
     """The cells of each row as of ``encode_row``, one row after the other."""
 
+@final
+class TextCodes:
+    """The codes of texts: their places in a tuple of UTF-8 texts, in which None is no text."""
+
+    def __new__(cls, texts: tuple[bytes | None, ...], /) -> TextCodes: ...
+    def find(self, text: bytes, bounds: NDArray[np.int64], out: NDArray[np.float64], /) -> None:
+        """Write to ``out`` (n,) the code of each text, or -1 for one that is not known.
+
+        ``bounds`` (n, 2) says where in ``text`` each begins and ends; one that lies outside is not known.
+        """
+
 def base32(raw: bytes, /) -> str:
     """RFC 4648 base32 in lower case of bytes whose length is a multiple of 5; other lengths: ValueError."""

@@ -7,6 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base
+from app.store import ObjectDigest
 
 
 class Variant(StrEnum):
@@ -63,11 +64,26 @@ class PredictionSegment(Base):
     spool: Mapped[str]
     model: Mapped[str]
     day: Mapped[date]
-    digest: Mapped[str]
+    digest: Mapped[ObjectDigest]
     rows: Mapped[int]
     first_at: Mapped[datetime]
     last_at: Mapped[datetime]
     has_client_ids: Mapped[bool]
+    counts: Mapped[list["PredictionCount"]] = relationship(lazy="raise")
+
+
+class PredictionCount(Base):
+    """How many of a segment's predictions a version made in a deployment, or asked for by name."""
+
+    __tablename__ = "prediction_counts"
+    __table_args__ = (Index(None, "model", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    segment_id: Mapped[int] = mapped_column(ForeignKey("prediction_segments.id"))
+    model: Mapped[str]
+    version: Mapped[int]
+    deployment: Mapped[int | None]
+    rows: Mapped[int]
 
 
 class SigningKey(Base):

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/models", tags=["predictions"], route_class=Upload
 predictions_router = APIRouter(prefix="/v1/predictions", tags=["predictions"], route_class=GuardedRoute)
 
 
-def get_predicting(request: Request) -> Predicting:
+async def get_predicting(request: Request) -> Predicting:
     predicting: Predicting = request.app.state.predicting
     return predicting
 

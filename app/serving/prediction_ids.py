@@ -47,6 +47,11 @@ class PredictionId(NamedTuple):
     deployment_id: int | None
 
 
+def split_ids(ids: str) -> list[str]:
+    """Each of the ids that ``PredictionIds.make`` made."""
+    return [ids[start : start + ID_LENGTH] for start in range(0, len(ids), ID_LENGTH)]
+
+
 def is_prediction_id(text: str) -> bool:
     """Whether a text has the form of an id, whoever made it."""
     return _FORM.fullmatch(text) is not None
@@ -57,8 +62,8 @@ class PredictionIds:
         self._keyed = hashlib.blake2b(key=secret, digest_size=_ROWS_OF_DIGEST * _MAC_BYTES)
         self._noise: deque[bytes] = deque()
 
-    def make(self, microseconds: int, version_id: int, deployment_id: int | None, count: int) -> list[str]:
-        """``count`` new ids of predictions made at a time, in microseconds since 1970."""
+    def make(self, microseconds: int, version_id: int, deployment_id: int | None, count: int) -> str:
+        """``count`` new ids, one behind the other, of predictions made then: microseconds since 1970."""
         head = b"%b%b%b" % (
             (microseconds // 16).to_bytes(_TIME_BYTES, "big"),
             version_id.to_bytes(_NUMBER_BYTES, "big"),
@@ -66,21 +71,20 @@ class PredictionIds:
         )
         if count == 1:
             shared = head + self._draw()
-            return [base32(shared + bytes(_ROW_BYTES) + self._digest(shared, 0)[:_MAC_BYTES])]
-        made: list[str] = []
-        while len(made) < count:
-            made += self._make_many(head + self._draw(), min(count - len(made), _MAX_ROWS))
-        return made
+            return base32(shared + bytes(_ROW_BYTES) + self._digest(shared, 0)[:_MAC_BYTES])
+        return "".join(
+            self._make_many(head + self._draw(), min(count - made, _MAX_ROWS))
+            for made in range(0, count, _MAX_ROWS)
+        )
 
-    def _make_many(self, shared: bytes, count: int) -> list[str]:
+    def _make_many(self, shared: bytes, count: int) -> str:
         digests = [self._digest(shared, row) for row in range(0, count, _ROWS_OF_DIGEST)]
         macs = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _MAC_BYTES)
         table = np.empty((count, _SHARED_BYTES + _ROW_BYTES + _MAC_BYTES), np.uint8)
         table[:, :_SHARED_BYTES] = np.frombuffer(shared, np.uint8)
         table[:, _SHARED_BYTES:-_MAC_BYTES] = np.arange(count, dtype=">u2").view(np.uint8).reshape(count, -1)
         table[:, -_MAC_BYTES:] = macs[:count]
-        text = base32(table.tobytes())
-        return [text[start : start + ID_LENGTH] for start in range(0, len(text), ID_LENGTH)]
+        return base32(table.tobytes())
 
     def _draw(self) -> bytes:
         """Random bytes; the system is asked for those of many requests at once."""

@@ -1,5 +1,6 @@
 """What is recorded of predictions."""
 
+from array import array
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -35,20 +36,50 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     probabilities: list[list[float]] | None = None
 
 
+class RecordedScores(msgspec.Struct, frozen=True):
+    """The answer to an Arrow stream, as arrays: to write it out is for those who seal or read it."""
+
+    scores: bytes
+    """Float64, row by row: probabilities of the ``classes``, or, without these, values."""
+    prediction_ids: str
+    """One behind the other, all of one length."""
+    model: str
+    version: int
+    variant: str | None
+    classes: list[bool | int | float | str] | None = None
+
+    def answer(self) -> RecordedAnswer:
+        """The same as ``:predict`` says it in JSON. Raises ValueError for arrays that do not fit."""
+        numbers, text = array("d", self.scores).tolist(), self.prediction_ids
+        width = len(self.classes) if self.classes else 1
+        count = len(numbers) // width
+        if count == 0 or len(numbers) != count * width or len(text) % count or not text:
+            raise ValueError("the arrays of an answer do not fit together")
+        size = len(text) // count
+        rows = [numbers[start : start + width] for start in range(0, len(numbers), width)]
+        ids = [text[start : start + size] for start in range(0, len(text), size)]
+        if self.classes is None:
+            return RecordedAnswer([*numbers], ids, self.model, self.version, self.variant)
+        labels = [self.classes[row.index(max(row))] for row in rows]
+        return RecordedAnswer(labels, ids, self.model, self.version, self.variant, rows)
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A line of a spool file: one request. ``at`` is in microseconds since 1970, UTC.
 
-    ``inputs`` are its rows; where they came as an Arrow stream, that is kept in ``arrow`` instead.
+    ``inputs`` are its rows, ``answer`` is the answer; where they came as an Arrow stream, that is kept in
+    ``arrow`` instead, and the answer in ``scored``.
     """
 
     at: int
     caller: str
-    answer: RecordedAnswer
+    answer: RecordedAnswer | None = None
     request_id: str | None = None
     client_id: str | None = None
     deployment: int | None = None
     inputs: list[dict[str, Any]] = []
     arrow: bytes | None = None
+    scored: RecordedScores | None = None
 
 
 class Selection(NamedTuple):

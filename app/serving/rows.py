@@ -20,17 +20,17 @@ class Rows(NamedTuple):
     """``size`` rows that fit a signature, and how they were sent.
 
     ``cells`` is their float64 matrix, row by row. ``inputs`` is JSON on one line: the array of the rows, or,
-    where ``form`` is ``arrow``, the base64 text of an Arrow IPC stream.
+    where they came in Arrow, the base64 text of an IPC stream.
     """
 
     size: int
     cells: bytes
     inputs: bytes
-    form: bytes = b"inputs"
+    is_arrow: bool = False
 
     @classmethod
     def of_arrow(cls, matrix: NDArray[np.float64], stream: bytes) -> Self:
-        return cls(len(matrix), matrix.tobytes(), msgspec.json.encode(stream), b"arrow")
+        return cls(len(matrix), matrix.tobytes(), msgspec.json.encode(stream), is_arrow=True)
 
     @property
     def matrix(self) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from app.datasets.engine import connect, identifier, literal, one_file
-from app.serving.records import Entry, PredictionRecord, Selection
+from app.serving.records import Entry, PredictionRecord, RecordedScores, Selection
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -91,7 +91,9 @@ def lines_of(content: bytes) -> Iterator[bytes]:
 
 def records_of(entry: Entry) -> Iterator[PredictionRecord]:
     """A record for each row of a request."""
-    answer = entry.answer
+    answer = entry.scored.answer() if entry.scored else entry.answer
+    if answer is None:
+        raise ValueError("an entry without an answer")
     inputs = entry.inputs if entry.arrow is None else decode_stream(entry.arrow)
     shares: Sequence[list[float] | None] = answer.probabilities or [None] * len(answer.predictions)
     at = datetime.fromtimestamp(entry.at // 1_000_000, UTC).replace(microsecond=entry.at % 1_000_000)
@@ -140,6 +142,8 @@ class SegmentFile(NamedTuple):
     first_at: datetime
     last_at: datetime
     has_client_ids: bool
+    counts: list[tuple[int, int | None, int]]
+    """Version, deployment and how many of the records are theirs."""
 
 
 def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
@@ -152,7 +156,7 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
     if (has_arrow := b'"arrow":' in content) or len(content) < spool.stat().st_size:
         if has_arrow:
             with connect(folder) as connection:
-                content = b"".join(with_json_inputs(connection, line) for line in lines_of(content))
+                content = b"".join(as_json(connection, line) for line in lines_of(content))
         source = folder / "spool.ndjson"
         source.write_bytes(content)
     with connect(folder) as connection:
@@ -173,7 +177,9 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
             of_part = f'FROM records WHERE model = {literal(model)} AND "at"::DATE = {literal(day)}'
             connection.execute(f"COPY ({of_part}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
             first_at, last_at = first_at.replace(tzinfo=UTC), last_at.replace(tzinfo=UTC)
-            yield SegmentFile(str(path), model, rows, first_at, last_at, client_ids > 0)
+            by_version = f"SELECT version, deployment, count(*) {of_part} GROUP BY ALL"
+            counts = connection.execute(by_version).fetchall()
+            yield SegmentFile(str(path), model, rows, first_at, last_at, client_ids > 0, counts)
 
 
 TORN = """
@@ -197,14 +203,17 @@ PARTS = """
 """
 
 
-def with_json_inputs(connection: "DuckDBPyConnection", line: bytes) -> bytes:
-    """The line of an entry with its inputs as JSON, whatever form they came in."""
+def as_json(connection: "DuckDBPyConnection", line: bytes) -> bytes:
+    """The line of an entry with its inputs and its answer as JSON, whatever form they came in."""
     entry = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    stream = entry.pop("arrow", None)
+    stream, scored = entry.pop("arrow", None), entry.pop("scored", None)
     if stream is None:
         return line
     rows = rows_of_stream(connection, msgspec.json.decode(stream, type=bytes))
-    return msgspec.json.encode(entry | {"inputs": [msgspec.Raw(row.encode()) for row in rows]}) + b"\n"
+    told: dict[str, Any] = {"inputs": [msgspec.Raw(row.encode()) for row in rows]}
+    if scored is not None:
+        told["answer"] = msgspec.json.decode(scored, type=RecordedScores).answer()
+    return msgspec.json.encode(entry | told) + b"\n"
 
 
 def seal_apart(spool: Path, folder: Path, *, gently: bool) -> list[SegmentFile]:

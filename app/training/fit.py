@@ -5,6 +5,7 @@ It reads ``request.json`` in the folder, writes a line of JSON to standard outpu
 ``error.json``.
 """
 
+import hashlib
 import json
 import math
 import platform
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from app import child
 from app.columns import ColumnType
+from app.datasets.engine import Parquet
 from app.registry.reference import build_reference
 from app.registry.runtime import Runtime
 from app.registry.signature import Feature, Role, Signature, format_time
@@ -28,6 +30,7 @@ from app.training.handover import MODEL, RESULT, SCORER
 from app.training.spec import TrainingSpec
 from app.training.trainer import TrainingResult, train
 
+PACKAGE = Path(__file__).parent.parent
 RECORDED_PACKAGES = ("roundhouse", "scikit-learn", "numpy", "scipy", "joblib", "duckdb")
 
 
@@ -38,11 +41,12 @@ def carry_out(folder: Path) -> int:
 
 
 def _fit(request: dict[str, Any], folder: Path) -> None:
-    result = fit_model(Path(request["parquet"]), TrainingSpec.model_validate(request["spec"]), folder)
+    parts = [Path(part) for part in request["parts"]]
+    result = fit_model(parts, TrainingSpec.model_validate(request["spec"]), folder)
     (folder / RESULT).write_text(json.dumps(result, allow_nan=False))
 
 
-def fit_model(parquet: Path, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
+def fit_model(parquet: Parquet, spec: TrainingSpec, folder: Path) -> dict[str, Any]:
     """Fit, leave the model's files in the folder, and return what its ``ModelVersion`` holds beside them."""
     result = train(parquet, spec, child.report)
     # Uncompressed and at one protocol: the same fit gives the same bytes.
@@ -113,6 +117,15 @@ def _value(feature: Feature, cell: float) -> Any:
             return format_time(cell, feature.type)
 
 
+def source_digest() -> str:
+    """``sha256:…`` of this server's own code: a version's number does not tell every state of it."""
+    digest = hashlib.sha256()
+    for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.so"))):
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
 def environment() -> dict[str, Any]:
     """What the fit ran on, as far as it can change the outcome."""
     return {
@@ -120,5 +133,6 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": 1,
+        "source": source_digest(),
         **{name: version(name) for name in RECORDED_PACKAGES},
     }

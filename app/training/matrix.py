@@ -1,11 +1,11 @@
 """The labelled rows of a data version as numbers: what a model learns from."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.datasets.engine import Parquet
 from app.registry.matrix import Column, open_table, read_columns, read_features, table_types
 from app.registry.signature import Signature
 
@@ -24,7 +24,7 @@ class Examples:
     order: NDArray[np.float64] | None
 
 
-def read_examples(parquet: Path, signature: Signature, *, order_by: str | None = None) -> Examples:
+def read_examples(parquet: Parquet, signature: Signature, *, order_by: str | None = None) -> Examples:
     """Read the labelled rows of ``parquet`` by the signature, with the values of the column ``order_by``.
 
     Memory: the matrix, and one batch of columns beside it.

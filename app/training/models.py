@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -16,6 +16,7 @@ class TrainingRun(Leased, Base):
     __tablename__ = "training_runs"
     __table_args__ = (
         *lease_rules(),
+        Index(None, "dataset_version_id"),
         CheckConstraint("(status = 'succeeded') = (model_version_id IS NOT NULL)", name="result"),
     )
 

@@ -13,10 +13,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.columns import ColumnType
+from app.datasets.engine import Parquet
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.matrix import batches, cells, number, open_table, present, table_types
 from app.registry.signature import Feature, Role, Signature, Task, format_time
@@ -107,7 +107,7 @@ def check_spec(columns: Columns, spec: TrainingSpec) -> None:
     _time_column(columns, spec)
 
 
-def resolve_spec(parquet: Path, spec: TrainingSpec) -> ResolvedSpec:
+def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
     """Infer the task and every column's role from the table, under the spec.
 
     Raises InvalidInput with JSON pointers into the spec: all that ``check_spec`` refuses, and targets,

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
+from app.datasets.contract_service import get_newest_accepted
 from app.datasets.service import get_version
 from app.http.fields import Name, StrictNumber
 from app.http.paging import Page, PagingDep
@@ -60,7 +61,9 @@ class NewTrainingRun(TrainingSpec):
 
     model: Name = Field(description="The model that gets the version; it is created where there is none.")
     dataset: str
-    dataset_version: StrictNumber | None = Field(None, description="Default: the newest.")
+    dataset_version: StrictNumber | None = Field(
+        None, description="Default: the newest that is accepted; the run's `dataset_version` says which."
+    )
 
     def spec(self) -> TrainingSpec:
         return TrainingSpec.model_validate(self.model_dump(include=set(TrainingSpec.model_fields)))
@@ -117,11 +120,14 @@ def _run_info(run: TrainingRun) -> RunInfo:
     )
 
 
-@router.post("", status_code=202, responses=problem_responses(404))
+@router.post("", status_code=202, responses=problem_responses(404, 409))
 def create_run(body: NewTrainingRun, caller: CallerDep, session: SessionDep, response: Response) -> RunInfo:
     """Queue a training run. Follow it at its `Location`; it ends with a model version or an error."""
     caller.require_model(body.model)
-    data = get_version(session, body.dataset, body.dataset_version)
+    if body.dataset_version is None:
+        data = get_newest_accepted(session, body.dataset)
+    else:
+        data = get_version(session, body.dataset, body.dataset_version)
     run = service.create_run(session, caller, model=body.model, data=data, spec=body.spec())
     response.headers["location"] = f"/v1/training-runs/{run.id}"
     return _run_info(run)

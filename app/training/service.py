@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app import leases
 from app.access.caller import Caller
 from app.columns import ColumnType
+from app.datasets.contract_service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.errors import NotFound
 from app.http.paging import Paging, paginate
@@ -22,7 +23,11 @@ from app.training.spec import TrainingSpec
 def create_run(
     session: Session, caller: Caller, *, model: str, data: DatasetVersion, spec: TrainingSpec
 ) -> TrainingRun:
-    """Queue a run; a worker takes it. Raises InvalidInput where the spec cannot fit the data's columns."""
+    """Queue a run; a worker takes it.
+
+    Raises Conflict for data in quarantine, and InvalidInput where the spec cannot fit the data's columns.
+    """
+    require_accepted(data)
     check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
     owner = ensure_model(session, caller, model)
     run = TrainingRun(

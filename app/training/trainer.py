@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from app.datasets.engine import Parquet
 from app.errors import AppError
 from app.registry.predictor import predict
 from app.registry.signature import Signature, Task
@@ -255,7 +255,7 @@ class _Trainer:
         return all(np.unique(self.target[part]).size > 1 for part in (learn, test))
 
 
-def train(parquet: Path, spec: TrainingSpec, report: Report) -> TrainingResult:
+def train(parquet: Parquet, spec: TrainingSpec, report: Report) -> TrainingResult:
     """Fit the spec's model on the canonical Parquet, and evaluate it on rows held out.
 
     The same file, spec and seed give the same metrics and predictions: every fit runs on one thread, as a
@@ -266,7 +266,7 @@ def train(parquet: Path, spec: TrainingSpec, report: Report) -> TrainingResult:
         return _train(parquet, spec, report)
 
 
-def _train(parquet: Path, spec: TrainingSpec, report: Report) -> TrainingResult:
+def _train(parquet: Parquet, spec: TrainingSpec, report: Report) -> TrainingResult:
     report(0.0, "looking at the columns")
     resolved = resolve_spec(parquet, spec)
     report(0.05, "reading the rows")

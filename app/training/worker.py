@@ -20,12 +20,12 @@ class TrainingWorker(Leaseholder[TrainingRun]):
     def carry_out(self, work: TrainingRun, folder: Path) -> Verdict:
         with self._database.session_scope(write=False) as session:
             data = session.get_one(DatasetVersion, work.dataset_version_id)
-        with self._store.open_file(data.parquet_digest) as parquet:
+        with self._store.open_files(data.parts) as parts:
             verdict = self.run_child(
                 work,
                 "app.training.child",
                 folder,
-                {"parquet": str(parquet.resolve()), "spec": work.spec},
+                {"parts": [str(part.resolve()) for part in parts], "spec": work.spec},
                 time_limit=self._settings.run_time_limit_seconds,
             )
         if verdict is FINISHED:

@@ -48,7 +48,8 @@ ALLOWED = {
         "POST /v2/repository/index",
     },
     "viewer": {f"GET {path}" for method, path in POLICY if method == "GET" and "/keys" not in path}
-    | {"POST /v1/predictions/{prediction}:replay", "POST /v2/repository/index"},
+    | {"POST /v1/predictions/{prediction}:replay", "POST /v2/repository/index"}
+    | {"POST /v1/datasets/{dataset}/contract:infer", "POST /v1/datasets/{dataset}/versions/{version}:check"},
 }
 ALLOWED["scientist"] = (
     ALLOWED["client"]
@@ -56,6 +57,13 @@ ALLOWED["scientist"] = (
     | {
         "POST /v1/datasets",
         "POST /v1/datasets/{dataset}/versions",
+        "PUT /v1/datasets/{dataset}/contract",
+        "PATCH /v1/datasets/{dataset}",
+        "PATCH /v1/datasets/{dataset}/versions/{version}",
+        "POST /v1/datasets/{dataset}/versions/{version}:append",
+        "POST /v1/datasets/{dataset}/versions/{version}:split",
+        "POST /v1/datasets/{dataset}/versions/{version}:sample",
+        "POST /v1/datasets/{dataset}/versions:from-feedback",
         "POST /v1/training-runs",
         "POST /v1/training-runs/{run}:cancel",
         "POST /v1/models/{model}/batch-predictions",
@@ -63,6 +71,7 @@ ALLOWED["scientist"] = (
     }
 )
 ALLOWED["engineer"] = ALLOWED["scientist"] | {
+    "POST /v1/datasets/{dataset}/versions/{version}:accept",
     "POST /v1/models/{model}:promote",
     "POST /v1/models/{model}:rollback",
     "PUT /v1/models/{model}/aliases/{alias}",
@@ -120,6 +129,7 @@ def test_a_role_reaches_a_route_only_if_it_may(
     url = path.format(
         dataset="none",
         version=1,
+        other=1,
         model="none",
         run=999_999,
         alias="none",

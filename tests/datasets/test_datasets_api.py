@@ -1,6 +1,8 @@
 """Datasets over HTTP: uploads become immutable versions, whole or not at all."""
 
+import gzip
 import hashlib
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -158,7 +160,7 @@ def test_a_form_without_its_file_is_refused(shared: Client) -> None:
     assert shared.get(url).json()["items"] == []
 
 
-@pytest.mark.parametrize("media_type", ["application/json", "text/plain", "", "csv"])
+@pytest.mark.parametrize("media_type", ["application/xml", "text/plain", "", "csv"])
 def test_another_media_type_is_refused(shared: Client, flights: str, media_type: str) -> None:
     url = f"/v1/datasets/{flights}/versions"
     answers = [
@@ -219,6 +221,130 @@ def test_an_upload_that_cannot_be_taken_is_refused_before_its_body_is_read(
             received = connection.recv(10_000)
             assert received, answer
             answer += received
+
+
+def test_the_same_table_is_the_same_version_however_it_is_written(shared: Client) -> None:
+    first = shared.add_dataset("rewritten", b"a,b\n1,x\n2,\n")
+    url = "/v1/datasets/rewritten/versions"
+    for content, headers in (
+        (b'a,b\r\n1,"x"\r\n2,\r\n', CSV),
+        (gzip.compress(b"a;b\n1;x\n2;\n"), CSV | {"content-encoding": "gzip"}),
+        (b'{"a": 1, "b": "x"}\n{"a": 2}\n', {"content-type": "application/x-ndjson"}),
+    ):
+        again = shared.post(url, content=content, headers=headers)
+        assert (again.status_code, again.json()) == (200, first)
+    swapped = shared.post(url, content=b"a,b\n2,\n1,x\n", headers=CSV)
+    assert (swapped.status_code, swapped.json()["version"]) == (201, 2)
+
+
+# ── How a file is to be read ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_version_tells_where_it_comes_from_and_how_it_was_read(shared: Client) -> None:
+    shared.post("/v1/datasets", json={"name": "recorded"})
+    content = gzip.compress("id;ville\n1;Orléans\n".encode("cp1252"))
+    added = shared.post(
+        "/v1/datasets/recorded/versions", content=content, params={"encoding": "windows-1252"}, headers=CSV
+    )
+    assert added.status_code == 201, added.text
+    version = added.json()
+    assert version["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert version["origin"] == {"kind": "upload"}
+    assert version["recipe"]["asked"] == {"encoding": "windows-1252"}
+    found = version["recipe"]["found"]
+    assert (found["encoding"], found["compression"]) == ("cp1252", "gzip")
+    assert re.fullmatch("sha256:[0-9a-f]{64}", version["content_digest"])
+    assert (version["status"], version["contract"]) == ("accepted", None)
+    assert (version["description"], version["tags"]) == ("", {})
+
+
+ASKED: dict[str, Any] = {
+    "delimiter": ";",
+    "nulls": ["", "-"],
+    "types": {"a:b": "string"},
+    "header": True,
+    "quote": "'",
+}
+
+
+def test_the_parameters_and_a_form_ask_for_the_same(shared: Client) -> None:
+    shared.post("/v1/datasets", json={"name": "asked"})
+    url = "/v1/datasets/asked/versions"
+    content = b"a:b;c\n1;-\n2;3\n"
+    parameters = ASKED | {"types": ["a:b:string"], "header": "true"}
+    added = shared.post(url, content=content, params=parameters, headers=CSV)
+    assert added.status_code == 201, added.text
+    assert added.json()["recipe"]["asked"] == ASKED
+    form = shared.post(
+        url, files={"file": ("a.csv", content, "text/csv")}, data={"recipe": json.dumps(ASKED)}
+    )
+    assert (form.status_code, form.json()) == (200, added.json())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pointer"),
+    [
+        ({"delimeter": ";"}, "/query/delimeter"),
+        ({"delimiter": ";;"}, "/query/delimiter"),
+        ({"delimiter": ""}, "/query/delimiter"),
+        ({"quote": "''"}, "/query/quote"),
+        ({"header": "perhaps"}, "/query/header"),
+        ({"compression": "br"}, "/query/compression"),
+        ({"encoding": "latin-99"}, "/query/encoding"),
+        ({"types": "age"}, "/query/types/0"),
+        ({"types": ["a:string", "b:text"]}, "/query/types/1"),
+        ({"types": ["a:string", "a:number"]}, "/query/types"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(
+    shared: Client, flights: str, parameters: dict[str, Any], pointer: str
+) -> None:
+    url = f"/v1/datasets/{flights}/versions"
+    answer = shared.post(url, content=b"a\n1\n", params=parameters, headers=CSV)
+    assert code_of(answer, 422) == "invalid_input"
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pointer"),
+    [
+        ('{"delimiter": ";;"}', "/recipe/delimiter"),
+        ('{"types": {"a": "text"}}', "/recipe/types/a"),
+        ('{"way": 1}', "/recipe/way"),
+        ('{"encoding": "base64"}', "/recipe/encoding"),
+        ("[]", "/recipe"),
+        ("{", "/recipe"),
+    ],
+)
+def test_a_wrong_recipe_in_a_form_is_refused_by_field(
+    shared: Client, flights: str, recipe: str, pointer: str
+) -> None:
+    answer = shared.post(
+        f"/v1/datasets/{flights}/versions",
+        files={"file": ("a.csv", b"a\n1\n", "text/csv")},
+        data={"recipe": recipe},
+    )
+    assert answer.status_code == 422, answer.text
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_what_is_said_twice_must_agree(shared: Client, flights: str) -> None:
+    url = f"/v1/datasets/{flights}/versions"
+    both = shared.post(
+        url,
+        params={"delimiter": ";"},
+        files={"file": ("a.csv", b"a\n1\n", "text/csv")},
+        data={"recipe": '{"delimiter": ","}'},
+    )
+    assert code_of(both, 422) == "invalid_recipe"
+    coded = shared.post(
+        url, content=b"a\n1\n", params={"compression": "none"}, headers=CSV | {"content-encoding": "gzip"}
+    )
+    assert code_of(coded, 422) == "invalid_recipe"
+    form = shared.post(url, files={"file": ("a.csv", b"a\n")}, headers={"content-encoding": "gzip"})
+    assert code_of(form, 415) == "unsupported_encoding"
+    charset = shared.post(url, content=b"a\n1\n", headers={"content-type": "text/csv; charset=latin-99"})
+    assert code_of(charset, 422) == "invalid_recipe"
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────
@@ -306,7 +432,19 @@ def test_an_upload_has_a_limit_of_its_own(start: Callable[..., Client]) -> None:
     ):
         assert code_of(answer, 413) == "body_too_large"
         assert "ROUNDHOUSE_MAX_UPLOAD_BYTES" in answer.json()["detail"]
+    packed = client.post(url, content=gzip.compress(too_long), headers=CSV)
+    assert code_of(packed, 413) == "body_too_large"
+    assert "ROUNDHOUSE_MAX_UPLOAD_BYTES" in packed.json()["detail"]
     assert [version["version"] for version in client.get(url).json()["items"]] == [1]
+
+
+def test_the_operator_sets_what_a_compressed_file_may_become(start: Callable[..., Client]) -> None:
+    content = gzip.compress(csv_of(70 * MEGABYTE))
+    strict, lenient = start(max_decompression_ratio=2), start(max_decompression_ratio=2000)
+    assert strict.post("/v1/datasets", json={"name": "packed"}).status_code == 201
+    answer = strict.post("/v1/datasets/packed/versions", content=content, headers=CSV)
+    assert code_of(answer, 413) == "decompression_bomb"
+    assert lenient.add_version("packed", content)["rows"] == 7 * MEGABYTE
 
 
 def test_an_upload_may_be_larger_than_other_requests_only(start: Callable[..., Client]) -> None:

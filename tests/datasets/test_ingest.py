@@ -505,3 +505,10 @@ def test_no_damaged_stream_is_more_than_an_input_error(
 ) -> None:
     data = arrow(tmp_path, MIXED)
     Desk(tmp_path).ingest_or_refuse(mutate(data[:-8], changes) + data[-8:], ARROW)
+
+
+def test_very_long_texts_are_taken_in(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    rows = [f"{number},{chr(97 + number) * 10_000_000}\n" for number in range(15)]
+    assert desk.ingest(("id,text\n" + "".join(rows)).encode(), CSV).rows == 15
+    assert [row["id"] for row in preview(desk.target, 20)] == list(range(15))

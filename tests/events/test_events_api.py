@@ -15,11 +15,15 @@ EVENTS = "/v1/events"
 CSV = {"content-type": "text/csv"}
 LONG = {"target": "late", "algorithm": "hist_gradient_boosting", "params": {"max_iter": 5000}}
 
+STRICT = {"rules": [{"rule": "range", "column": "a", "max": 5}]}
+
 UNCHANGING = {
     "POST /v1/models/{model}:predict",
     "POST /v1/models/{model}/versions/{version}:predict",
     "POST /v1/models/{model}/aliases/{alias}:predict",
     "POST /v1/predictions/{prediction}:replay",
+    "POST /v1/datasets/{dataset}/contract:infer",
+    "POST /v1/datasets/{dataset}/versions/{version}:check",
     "POST /invocations",
     "POST /v1/models/{model}/invocations",
     "POST /v2/models/{model}/infer",
@@ -46,12 +50,18 @@ def ground(shared: Client, flights: str, constant: dict[str, Any]) -> Ground:
     admin.headers["authorization"] = f"Bearer {made.json()['key']}"
     register(shared, name, constant, constant)
     shared.add_dataset(name, b"a\n1\n")
+    shared.add_dataset(f"{name}-doomed", b"a\n1\n")
+    shared.add_dataset(f"{name}-grown", b"a\n1\n2\n3\n")
+    shared.add_dataset(f"{name}-strict", b"a\n1\n")
+    shared.put(f"/v1/datasets/{name}-strict/contract", json=STRICT)
+    shared.add_version(f"{name}-strict", b"a\n9\n")
     shared.post("/v1/keys", json={"name": f"{name}-doomed", "role": "client"})
     for version in (1, 2):
         shared.post(f"/v1/models/{name}:promote", json={"version": version})
     shared.put(f"/v1/models/{name}/aliases/old", json={"version": 1})
     example = shared.get(f"/v1/models/{name}").json()["example"]
-    prediction = shared.predict(name, [example])["prediction_ids"][0]
+    prediction, judged = shared.predict(name, [example, example])["prediction_ids"]
+    shared.post("/v1/feedback", json={"items": [{"prediction_id": judged, "actual": True}]})
     return Ground(admin, f"{name}-actor", {"name": name, "prediction": prediction})
 
 
@@ -102,6 +112,56 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"to": "POST /v1/datasets/{name}/versions", "content": "a\n2\n", "headers": CSV},
         "dataset_version.created",
         "datasets/{name}/versions/2",
+    ),
+    "DELETE /v1/datasets/{dataset}/versions/{version}": (
+        {"to": "DELETE /v1/datasets/{name}-doomed/versions/1"},
+        "dataset_version.deleted",
+        "datasets/{name}-doomed/versions/1",
+    ),
+    "DELETE /v1/datasets/{dataset}": (
+        {"to": "DELETE /v1/datasets/{name}-doomed"},
+        "dataset.deleted",
+        "datasets/{name}-doomed",
+    ),
+    "POST /v1/datasets/{dataset}/versions/{version}:append": (
+        {"to": "POST /v1/datasets/{name}-grown/versions/1:append", "content": "a\n4\n", "headers": CSV},
+        "dataset_version.created",
+        "datasets/{name}-grown/versions/2",
+    ),
+    "POST /v1/datasets/{dataset}/versions/{version}:split": (
+        {"to": "POST /v1/datasets/{name}-grown/versions/1:split", "json": {"parts": {"a": 0.6, "b": 0.4}}},
+        "dataset_version.created",
+        "datasets/{name}-grown/versions/3",
+    ),
+    "POST /v1/datasets/{dataset}/versions/{version}:sample": (
+        {"to": "POST /v1/datasets/{name}-grown/versions/2:sample", "json": {"rows": 3}},
+        "dataset_version.created",
+        "datasets/{name}-grown/versions/5",
+    ),
+    "POST /v1/datasets/{dataset}/versions:from-feedback": (
+        {"to": "POST /v1/datasets/{name}-grown/versions:from-feedback", "json": {"model": "{name}"}},
+        "dataset_version.created",
+        "datasets/{name}-grown/versions/6",
+    ),
+    "PUT /v1/datasets/{dataset}/contract": (
+        {"to": "PUT /v1/datasets/{name}/contract", "json": STRICT},
+        "dataset_contract.changed",
+        "datasets/{name}/contract",
+    ),
+    "POST /v1/datasets/{dataset}/versions/{version}:accept": (
+        {"to": "POST /v1/datasets/{name}-strict/versions/2:accept", "json": {"reason": "a good one"}},
+        "dataset_version.accepted",
+        "datasets/{name}-strict/versions/2",
+    ),
+    "PATCH /v1/datasets/{dataset}": (
+        {"to": "PATCH /v1/datasets/{name}", "json": {"description": "new"}},
+        "dataset.described",
+        "datasets/{name}",
+    ),
+    "PATCH /v1/datasets/{dataset}/versions/{version}": (
+        {"to": "PATCH /v1/datasets/{name}/versions/1", "json": {"tags": {"a": "b"}}},
+        "dataset_version.described",
+        "datasets/{name}/versions/1",
     ),
     "POST /v1/training-runs": (
         {"to": "POST /v1/training-runs", "json": {"model": "{name}", "dataset": "flights", **LONG}},
@@ -158,6 +218,12 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 
+ALSO = {
+    "cancel": {"training_run.cancelled", "batch_prediction.cancelled"},  # at once, if no worker has taken it
+    "split": {"dataset_version.created"},
+}
+"""The events that a verb may write besides."""
+
 
 def test_every_route_that_changes_something_is_tried() -> None:
     changing = {f"{method} {path}" for method, path in POLICY if method != "GET"}
@@ -182,10 +248,7 @@ def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) 
         ground.names["batch"] = answer.json()["id"]
         ground.admin.post(f"/v1/batch-predictions/{ground.names['batch']}:cancel")
     *more, event = events_of(ground.admin, request_id)
-    # A run that no worker has taken yet is cancelled at once.
-    assert {one["action"] for one in more} <= (
-        {"training_run.cancelled", "batch_prediction.cancelled"} if ":cancel" in route else set()
-    )
+    assert {one["action"] for one in more} <= ALSO.get(route.rpartition(":")[2], set())
     assert event["model"] == (ground.names["name"] if about_a_model(route) else None)
     assert (event["action"], event["actor"], event["subject"]) == (
         action,
@@ -195,7 +258,9 @@ def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) 
 
 
 def about_a_model(route: str) -> bool:
-    return any(part in route for part in ("models", "training-runs", "feedback", "batch"))
+    return "datasets" not in route and any(
+        part in route for part in ("models", "training-runs", "feedback", "batch")
+    )
 
 
 REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
@@ -210,6 +275,11 @@ REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
         422,
         {"to": "POST /v1/training-runs", "json": {"model": "{name}-2", "dataset": "flights", "target": "x"}},
     ),
+    "a description that is the same": (
+        200,
+        {"to": "PATCH /v1/datasets/{name}-grown", "json": {"description": "", "tags": {"none": None}}},
+    ),
+    "no such version": (404, {"to": "DELETE /v1/datasets/{name}/versions/9"}),
     "no such run": (404, {"to": "POST /v1/training-runs/999999:cancel"}),
     "an alias for no version": (404, {"to": "PUT /v1/models/{name}/aliases/new", "json": {"version": 9}}),
     "no such alias": (404, {"to": "DELETE /v1/models/{name}/aliases/none"}),

@@ -1,9 +1,13 @@
 """Records of predictions that nobody made, for tests of the journal and the processes that they start."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
+from arro3.core import Array, Table
+from arro3.io import write_ipc_stream
 
 from app.serving.journal import Journal
 from app.serving.records import PredictionRecord
@@ -46,6 +50,26 @@ def entry(*rows: PredictionRecord) -> bytes:
     facts = {name: getattr(first, name) for name in ("caller", "request_id", "client_id", "deployment")}
     inputs = [row.inputs for row in rows]
     return msgspec.json.encode(facts | {"at": at, "inputs": inputs, "answer": answer}) + b"\n"
+
+
+def arrow_entry(*rows: PredictionRecord) -> bytes:
+    """The same where the rows came as an Arrow stream, whose columns hold integers only."""
+    columns: dict[str, Any] = {
+        name: Array.from_numpy(np.array([row.inputs[name] for row in rows])) for name in rows[0].inputs
+    }
+    written = io.BytesIO()
+    write_ipc_stream(Table.from_pydict(columns), written, compression=None)
+    line = msgspec.json.decode(entry(*rows))
+    answer = line.pop("answer")
+    scores = answer.pop("probabilities", None) or [[value] for value in answer["predictions"]]
+    del line["inputs"], answer["predictions"]
+    line["arrow"] = written.getvalue()
+    line["scored"] = answer | {
+        "scores": np.array(scores, np.float64).tobytes(),
+        "classes": None if rows[0].probabilities is None else [False, True],
+        "prediction_ids": "".join(answer["prediction_ids"]),
+    }
+    return msgspec.json.encode(line) + b"\n"
 
 
 def append(journal: Journal, *rows: PredictionRecord) -> None:

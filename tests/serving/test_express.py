@@ -1,5 +1,6 @@
 """The express lane: what goes by it, and that nothing else can be told from the ordinary route."""
 
+import io
 import json
 import re
 import socket
@@ -12,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from arro3.core import Array, DataType, Table
+from arro3.io import read_ipc_stream, write_ipc_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,6 +185,53 @@ def test_the_express_lane_holds_to_the_limits_of_requests(start: Start) -> None:
     for rows, status, code in ((4, 422, "too_many_instances"), (20, 413, "body_too_large")):
         refused = few.post("/v1/models/m:predict", json={"instances": [ROW] * rows})
         assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+ARROW = "application/vnd.apache.arrow.stream"
+TYPES = {
+    "scheduled": DataType.utf8(),
+    "carrier": DataType.utf8(),
+    "distance": DataType.int64(),
+    "wind": DataType.float64(),
+    "international": DataType.bool(),
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "accept", "way"),
+    [
+        (1, "*/*", "express"),
+        (1500, ARROW, "express"),
+        (100, ARROW, "ordinary"),
+        (2, "application/json", "ordinary"),
+        (2, "text/csv", "ordinary"),
+    ],
+)
+def test_a_short_arrow_stream_goes_by_the_express_lane_and_is_answered_alike(
+    shared: Client, ridden: str, rows: int, accept: str, way: str
+) -> None:
+    columns: dict[str, Any] = {name: Array([ROW[name]] * rows, type_) for name, type_ in TYPES.items()}
+    written = io.BytesIO()
+    write_ipc_stream(Table.from_pydict(columns), written, compression=None)
+    headers = {"content-type": ARROW, "accept": accept}
+    asked: dict[str, Any] = {"content": written.getvalue(), "headers": headers}
+    expected = shared.post(f"/v1/models/{ridden}/versions/1:predict", **asked)
+    answers: list[Any] = []
+    assert (
+        went_by(shared, lambda: answers.append(shared.post(f"/v1/models/{ridden}:predict", **asked))) == way
+    )
+    (answer,) = answers
+    assert answer.status_code == expected.status_code == 200
+    told = {"content-type", "x-model", "x-model-version"}
+    assert {name: answer.headers[name] for name in told} == {name: expected.headers[name] for name in told}
+    assert answer.headers["x-variant"] == "champion"
+    if accept in (ARROW, "*/*"):
+        tables = [read_ipc_stream(io.BytesIO(one.content)).read_all() for one in (answer, expected)]
+        for name in ("prediction", "probability_false", "probability_true"):
+            ours, theirs = (table.column(name).to_pylist() for table in tables)
+            assert ours == theirs
+        for prediction_id in list(tables[0].column("prediction_id").to_pylist())[:: max(rows - 1, 1)]:
+            assert shared.get(f"/v1/predictions/{prediction_id}").json()["inputs"] == ROW
 
 
 # ── On the wire ──────────────────────────────────────────────────────────────────────────────────

@@ -41,7 +41,7 @@ from app.serving.records import PredictionRecord, Selection
 from app.serving.segments import read_parquet, read_spool, write_segments
 from app.store import ObjectMissing, Store
 from tests.client import Client
-from tests.serving.records import NOW, append, entry, record
+from tests.serving.records import NOW, append, arrow_entry, entry, record
 from tests.versions import journal_of, register, train_here
 
 ROW: dict[str, Any] = {
@@ -432,6 +432,41 @@ def arrow_stream() -> bytes:
     written = io.BytesIO()
     write_ipc_stream(table, written)
     return written.getvalue()
+
+
+@pytest.mark.parametrize("probabilities", [None, [0.25, 0.75], [0.5, 0.5]])
+def test_an_answer_that_is_kept_as_arrays_reads_as_any_other(
+    make_journal: Callable[[], Journal], tmp_path: Path, probabilities: list[float] | None
+) -> None:
+    prediction = 2.5 if probabilities is None else probabilities[0] < probabilities[1]
+    facts = {"at": NOW, "probabilities": probabilities, "prediction": prediction, "request_id": "one"}
+    rows = [record(number, inputs={"distance": number}, **facts) for number in range(3)]
+    journal = make_journal()
+    journal.append(arrow_entry(*rows), 3)
+    append(journal, record(4))
+    for sealed in (False, True):
+        if sealed:
+            journal.seal()
+            assert spools(tmp_path) == []
+        assert sorted(journal.read("m"), key=lambda found: found.prediction_id) == [*rows, record(4)]
+        assert journal.read("m", prediction_id="id-1") == [rows[1]]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"scored": {}}, {"scores": ""}, {"scores": "AAAA"}, {"prediction_ids": ""}, {"classes": [1, 2, 3]}],
+)
+def test_arrays_that_do_not_fit_are_no_entry(
+    make_journal: Callable[[], Journal], damage: dict[str, Any]
+) -> None:
+    journal = make_journal()
+    line = msgspec.json.decode(arrow_entry(*[record(number, inputs={"distance": 1}) for number in range(2)]))
+    line["scored"] = damage.get("scored", line["scored"] | damage)
+    journal.append(msgspec.json.encode(line) + b"\n", 2)
+    append(journal, record(4))
+    assert journal.read("m") == [record(4)]
+    with pytest.raises(ExceptionGroup):
+        journal.seal()
 
 
 def test_a_torn_last_line_is_left_out(make_journal: Callable[[], Journal], tmp_path: Path) -> None:

@@ -262,6 +262,35 @@ def test_a_coder_that_empties_the_list_of_rows_does_no_harm() -> None:
         encode_rows(rows, (emptying,))
 
 
+keys = st.binary(max_size=3) | st.sampled_from([b"eight by", b"nine byte", b"nine bytf", b"x" * 40])
+
+
+@given(st.lists(keys | st.none(), unique=True, max_size=8), st.lists(keys, max_size=8), st.binary(max_size=9))
+def test_a_text_has_the_code_of_its_place_or_none(
+    known: list[bytes | None], asked: list[bytes], behind: bytes
+) -> None:
+    ends = np.cumsum([0, *map(len, asked)])
+    bounds = np.stack((ends[:-1], ends[1:]), axis=1).astype(np.int64)
+    out = np.empty(len(asked))
+    kernels.TextCodes(tuple(known)).find(b"".join(asked) + behind, bounds, out)
+    assert out.tolist() == [known.index(text) if text in known else -1 for text in asked]
+
+
+@pytest.mark.parametrize("bounds", [(-1, 1), (1, 4), (2, 1), (-(2**63), 2**63 - 1), (2**63 - 1, -(2**63))])
+def test_a_text_that_lies_outside_is_not_known(bounds: tuple[int, int]) -> None:
+    out = np.zeros(1)
+    kernels.TextCodes((b"a", b"")).find(b"aaa", np.array([bounds], np.int64), out)
+    assert out.tolist() == [-1]
+
+
+def test_text_codes_of_other_forms_are_refused() -> None:
+    with pytest.raises(TypeError, match="bytes or None"):
+        kernels.TextCodes(("a",))  # type: ignore[arg-type]
+    for rows in (1, 3):
+        with pytest.raises(ValueError, match="two bounds for each"):
+            kernels.TextCodes(()).find(b"", np.zeros((rows, 2), np.int64), np.zeros(2))
+
+
 @given(st.binary(max_size=60))
 def test_base32_is_that_of_the_rfc_in_lower_case(raw: bytes) -> None:
     if len(raw) % 5:

@@ -85,7 +85,7 @@ def test_the_example_is_encoded_as_a_row_of_the_data(rows: list[tuple[float, ...
 
 @pytest.fixture
 def request_folder(tmp_path: Path) -> Path:
-    request = {"parquet": str(tmp_path / "data.parquet"), "spec": {"target": "late", "algorithm": "dummy"}}
+    request = {"parts": [str(tmp_path / "data.parquet")], "spec": {"target": "late", "algorithm": "dummy"}}
     (tmp_path / REQUEST).write_text(json.dumps(request))
     return tmp_path
 

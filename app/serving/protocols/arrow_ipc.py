@@ -27,6 +27,8 @@ END_OF_STREAM = PREFIX.pack(CONTINUATION, 0)
 SMALL_BATCH, MAX_SMALL_BATCHES = 100, 1000
 """Rows; a batch is scored and recorded by itself, which for a few rows is slow."""
 MAX_METADATA_BYTES = 4 * 2**20
+MAX_COPIED_BYTES = 2 * 2**20
+"""A batch of at most so many bytes is written by copying the buffers that it was read from."""
 
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 
@@ -36,6 +38,8 @@ class Batch(NamedTuple):
 
     rows: int
     columns: dict[str, Column]
+    stream: bytes = b""
+    """What ``write_stream`` makes of the columns, or nothing where that is still to be made."""
 
 
 class Type(NamedTuple):
@@ -145,9 +149,8 @@ class BatchReader:
             self._read_dictionary(message, self._fields)
         elif message.type == 3:
             buffers = _Buffers(message.header, message.body, self._max_rows, self._max_bytes)
-            return Batch(
-                buffers.rows, {field.name: self._read_column(buffers, field) for field in self._fields}
-            )
+            columns = {field.name: self._read_column(buffers, field) for field in self._fields}
+            return Batch(buffers.rows, columns, buffers.copy(self._fields))
         else:
             raise ValueError("it holds messages other than record batches")
         return None
@@ -337,6 +340,23 @@ class _Buffers:
         self._nodes = iter(batch.vector(1, pairs).tolist())
         self._buffers = iter(batch.vector(2, pairs).tolist())
         self._view_buffers = iter(batch.vector(4, "<i8").tolist())
+        self._read_nodes: list[int] = []
+        self._read_buffers: list[int] = []
+        self._is_plain = len(body) <= MAX_COPIED_BYTES
+        """Whether ``write_stream`` would write nothing but the bytes that were read."""
+
+    def copy(self, fields: list[Field]) -> bytes:
+        """All that was read, as a stream; nothing where that takes more than a copy.
+
+        Its metadata is made here: who reads the stream sees no byte of the sender's that was not checked.
+        """
+        if not self._is_plain or any(field.places or field.type not in _COPIED_TYPES for field in fields):
+            return b""
+        types = tuple((field.name, _COPIED_TYPES[field.type]) for field in fields)
+        padding = bytes(-len(self._body) % 8)
+        size = len(self._body) + len(padding)
+        head = _batch_message(self.rows, self._read_nodes, self._read_buffers, size)
+        return b"".join((_write_schema(types, ()), head, self._body, padding, END_OF_STREAM))
 
     def read(self, field: Field) -> Values:
         """The values of the next column, which the field describes; a dictionary's own are its ``type``'s."""
@@ -348,7 +368,13 @@ class _Buffers:
             nothing = np.broadcast_to(np.False_, rows)  # such a column sends no bytes, and takes none
             return Values(kind, nothing, nothing)
         bitmap = self._take()
-        valid = _bits(bitmap, rows) if nulls else np.ones(rows, np.bool_)
+        if nulls:
+            valid = _bits(bitmap, rows)
+            nulls = rows - int(np.count_nonzero(valid))
+        else:
+            valid = np.ones(rows, np.bool_)
+            self._read_buffers[-2:] = (0, 0)
+        self._read_nodes += (rows, nulls)
         match kind:
             case Kind.TEXT:
                 text, array = self._read_text(field.type, valid)
@@ -363,13 +389,17 @@ class _Buffers:
         array = _array(self._take(), field.type.dtype, rows)
         if kind is Kind.FLOAT:
             array = array.astype(np.float64)  # not every reader knows the 16 bits
-            valid &= ~np.isnan(array)  # as in JSON
+            missing = np.isnan(array)
+            if missing.any():  # null, as in JSON
+                valid &= ~missing
+                self._is_plain = False
         return Values(kind, valid, array)
 
     def _take(self) -> memoryview:
         start, size = _next(self._buffers)
         if start < 0 or size < 0 or start + size > len(self._body):
             raise ValueError("a buffer lies outside of its batch")
+        self._read_buffers += (start, size)
         return self._body[start : start + size]
 
     def _read_text(self, type_: Type, valid: Flags) -> tuple[bytes, NDArray[np.int64]]:
@@ -378,10 +408,12 @@ class _Buffers:
         offsets, text = self._take(), bytes(self._take())
         if not len(valid):
             return b"", np.empty((0, 2), np.int64)
-        bounds = _array(offsets, type_.dtype, len(valid) + 1).astype(np.int64)
-        if bounds[0] < 0 or bounds[-1] > len(text) or (bounds[1:] < bounds[:-1]).any():
+        bounds = _array(offsets, type_.dtype, len(valid) + 1)
+        pairs = np.empty((len(valid), 2), np.int64)
+        pairs[:, 0], pairs[:, 1] = bounds[:-1], bounds[1:]
+        if bounds[0] < 0 or bounds[-1] > len(text) or (pairs[:, 1] < pairs[:, 0]).any():
             raise ValueError("the offsets of a text column are wrong")
-        return text, np.stack((bounds[:-1], bounds[1:]), axis=1)
+        return text, pairs
 
     def _read_views(self, valid: Flags) -> tuple[bytes, NDArray[np.int64]]:
         """A view holds up to 12 bytes itself; a longer text stands in one of the buffers that follow."""
@@ -499,6 +531,19 @@ def _arrow_type(values: Values) -> str:
         case Kind.TEXT:
             return "large_utf8"
     return str(values.kind)
+
+
+_COPIED_TYPES = {
+    **{Type(Kind.INTEGER, f"<{letter}{size}"): f"{name}{8 * size}"
+       for letter, name in (("i", "int"), ("u", "uint")) for size in (1, 2, 4, 8)},
+    Type(Kind.FLOAT, "<f8"): "float64",
+    Type(Kind.BOOLEAN): "bool",
+    Type(Kind.TEXT, "<i4"): "utf8",
+    Type(Kind.TEXT, "<i8"): "large_utf8",
+    Type(Kind.DATE, "<i4", seconds=86_400): "date32",
+    Type(Kind.TIME, "<i8", parts=10**6): str(Kind.TIME),
+}  # fmt: skip
+"""Types whose values are written as they are read."""
 
 
 @lru_cache(maxsize=1000)

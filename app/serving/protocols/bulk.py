@@ -29,7 +29,8 @@ from app.errors import InputError, InvalidInput
 from app.owned import Scratch
 from app.serving.labels import label_text, probability_columns
 from app.serving.live import Target
-from app.serving.predicting import SMALL_ROWS, Answer, Predicting, Stopwatch, timed
+from app.serving.predicting import SMALL_ROWS, Answer, Predicting, Stopwatch, is_batched, timed
+from app.serving.prediction_ids import ID_LENGTH
 from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
@@ -95,28 +96,81 @@ async def respond(request: Request, caller: Caller, predicting: Predicting, targ
     Raises InvalidInput with the row of the first fault; rows before it are recorded then, but not answered.
     """
     media_type = media_type_of(request)
-    settings, scratch = request.app.state.settings, request.app.state.scratch
+    settings, protocol = request.app.state.settings, PROTOCOLS[media_type]
     reader = _reader(media_type, target.version, settings.max_request_bytes, settings.max_instances)
     form = answer_type_of(request, media_type)
     writer = WRITERS[form](target, settings.max_instances)
-    background: BackgroundTask | None = None
-    with timed(target, PROTOCOLS[media_type]) as watch, ExitStack() as stack:
-        spool = _Spool(scratch, stack)
-        async for rows in _read(request, reader, watch):
-            if background is not None:  # kept for after the answer, the rows of every part would be in memory
-                with watch.paused():
-                    await background()
-            answer = await predicting.answer_rows(target, caller, rows, protocol=PROTOCOLS[media_type])
-            background = answer.background
-            await run_in_threadpool(_write, spool, writer, answer)
-        if writer.rows == 0:
+    with timed(target, protocol) as watch, ExitStack() as stack:
+        answered = _Answered(writer, _Spool(request.app.state.scratch, stack), watch)
+
+        def answer(parts: Iterator[Rows], *, is_last: bool) -> Rows | None:
+            """Answer part by part; a part that is to be scored with others' rows ends it, and is returned."""
+            for rows in parts:
+                answered.score_shadow()
+                if is_batched(target, rows):
+                    return rows
+                answered.add(predicting.answer_now(target, caller, rows, protocol))
+            if is_last:
+                answered.end()
+            return None
+
+        async for parts, is_last in _read(request, reader, watch):
+            while (rows := await run_in_threadpool(answer, parts, is_last=is_last)) is not None:
+                answered.add(await predicting.answer_rows(target, caller, rows, protocol=protocol))
+        return answered.send(form)
+
+
+def read_stream(version: LoadedVersion, body: bytes, max_rows: int) -> Rows | None:
+    """The rows of a whole Arrow stream of one plain batch; None for what needs a closer look."""
+    reader = BatchReader(max_batch_bytes=len(body), max_batch_rows=max_rows)
+    try:
+        (batch,) = reader.feed(body) + reader.end()
+        if not batch.stream or batch.rows == 0:
+            return None
+        matrix = encode_columns(version.signature, batch.columns, batch.rows)
+    except (ValueError, InvalidInput):
+        return None
+    return Rows.of_arrow(matrix, batch.stream)
+
+
+def write_stream_of(answer: Answer) -> bytes:
+    """The whole of an answer as an Arrow stream."""
+    writer = _ArrowWriter(answer.target, answer.size)
+    return writer.write(answer) + writer.end()
+
+
+def arrow_head(target: Target) -> bytes:
+    """The lines of an HTTP head that say what an Arrow stream is and who answered."""
+    headers = {"content-type": str(MediaType.ARROW_STREAM)} | _headers(target)
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
+class _Answered:
+    """What is answered of a body."""
+
+    def __init__(self, writer: "_Writer", spool: "_Spool", watch: Stopwatch) -> None:
+        self._writer = writer
+        self._spool = spool
+        self._watch = watch
+        self._background: BackgroundTask | None = None
+
+    def score_shadow(self) -> None:
+        """Score what was added last: kept for after the answer, the rows of every part would be in memory."""
+        if self._background is not None:
+            with self._watch.paused():
+                self._background.func(*self._background.args, **self._background.kwargs)
+
+    def add(self, answer: Answer) -> None:
+        self._background = answer.background
+        self._spool.write(self._writer.write(answer))
+
+    def end(self) -> None:
+        if self._writer.rows == 0:
             raise fault("empty_table", "The body holds no rows. Send at least one.")
-        await run_in_threadpool(lambda: spool.write(writer.end()))
-        return spool.send(form, _headers(target), background)
+        self._spool.write(self._writer.end())
 
-
-def _write(spool: "_Spool", writer: "_Writer", answer: Answer) -> None:
-    spool.write(writer.write(answer))
+    def send(self, media_type: str) -> Response:
+        return self._spool.send(media_type, _headers(self._writer.target), self._background)
 
 
 async def format_answer(request: Request, answer: Answer) -> Response:
@@ -124,12 +178,12 @@ async def format_answer(request: Request, answer: Answer) -> Response:
     form = answer_type_of(request, JSON)
     if form == JSON:
         return Response(answer.body, media_type=JSON, background=answer.background)
-    writer = WRITERS[form](answer.target, len(answer.prediction_ids))
+    writer = WRITERS[form](answer.target, answer.size)
 
     def write() -> bytes:
         return writer.write(answer) + writer.end()
 
-    content = write() if len(answer.prediction_ids) <= SMALL_ROWS else await run_in_threadpool(write)
+    content = write() if answer.size <= SMALL_ROWS else await run_in_threadpool(write)
     return Response(content, 200, _headers(answer.target), form, answer.background)
 
 
@@ -191,7 +245,10 @@ class _Reader(Protocol):
     def end(self) -> Iterator[Rows]: ...
 
 
-async def _read(request: Request, reader: _Reader, watch: Stopwatch) -> AsyncIterator[Rows]:
+async def _read(
+    request: Request, reader: _Reader, watch: Stopwatch
+) -> AsyncIterator[tuple[Iterator[Rows], bool]]:
+    """The parts of each piece of a body, and whether it is the last."""
     piece, stream = bytearray(), request.stream()
     while True:
         with watch.paused():  # how fast the client sends is not the server's time
@@ -200,16 +257,9 @@ async def _read(request: Request, reader: _Reader, watch: Stopwatch) -> AsyncIte
             break
         piece += received
         if len(piece) >= PIECE_BYTES:
-            async for rows in _in_threads(reader.feed(bytes(piece))):
-                yield rows
+            yield reader.feed(bytes(piece)), False
             piece.clear()
-    async for rows in _in_threads(chain(reader.feed(bytes(piece)), reader.end())):
-        yield rows
-
-
-async def _in_threads(parts: Iterator[Rows]) -> AsyncIterator[Rows]:
-    while (rows := await run_in_threadpool(next, parts, None)) is not None:
-        yield rows
+    yield chain(reader.feed(bytes(piece)), reader.end()), True
 
 
 class _RowReader:
@@ -272,6 +322,11 @@ class _ArrowReader:
             yield from self._encode(batch)
 
     def _encode(self, batch: Batch) -> Iterator[Rows]:
+        if batch.stream and 0 < batch.rows <= self._part:
+            matrix = encode_columns(self._signature, batch.columns, batch.rows, first=self._read)
+            self._read += batch.rows
+            yield Rows.of_arrow(matrix, batch.stream)
+            return
         for start in range(0, batch.rows, self._part):
             rows = slice(start, min(start + self._part, batch.rows))
             columns = {name: column.part(rows) for name, column in batch.columns.items()}
@@ -329,7 +384,7 @@ class _Writer:
 
     def write(self, answer: Answer) -> bytes:
         content = self.part(answer)
-        self.rows += len(answer.prediction_ids)
+        self.rows += answer.size
         return content
 
     def part(self, answer: Answer) -> bytes:
@@ -346,7 +401,7 @@ class _CsvWriter(_Writer):
         if self.rows == 0:
             writer.writerow(["prediction", *self.shares, "prediction_id"])
         labels = map(label_text, answer.predictions)
-        shares = answer.scores.tolist() if self.shares else [[]] * len(answer.prediction_ids)
+        shares = answer.scores.tolist() if self.shares else [[]] * answer.size
         rows = zip(labels, shares, answer.prediction_ids, strict=True)
         writer.writerows([label, *row, prediction_id] for label, row, prediction_id in rows)
         return lines.getvalue().encode()
@@ -391,7 +446,9 @@ class _ArrowWriter(_Writer):
             columns = {"prediction": Column(labels, scores.argmax(axis=1)).plain()}
             for place, name in enumerate(self.shares):
                 columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
-        columns["prediction_id"] = _texts(answer.prediction_ids)
+        ends = np.arange(ID_LENGTH, len(answer.ids) + 1, ID_LENGTH)
+        bounds = np.stack((ends - ID_LENGTH, ends), axis=1)
+        columns["prediction_id"] = Values(Kind.TEXT, valid, bounds, answer.ids.encode())
         return columns
 
 
@@ -425,7 +482,7 @@ class _JsonWriter(_Writer):
         self._answers: list[Answer] = []
 
     def part(self, answer: Answer) -> bytes:
-        if self.rows + len(answer.prediction_ids) > self.max_rows:
+        if self.rows + answer.size > self.max_rows:
             raise InvalidInput(
                 "too_many_instances",
                 f"An answer in JSON holds at most {self.max_rows} rows. Ask for another with `Accept`: "
@@ -436,8 +493,7 @@ class _JsonWriter(_Writer):
 
     def end(self) -> bytes:
         scores = np.concatenate([answer.scores for answer in self._answers])
-        ids = [prediction_id for answer in self._answers for prediction_id in answer.prediction_ids]
-        return Answer(self.target, scores, ids).body
+        return Answer(self.target, scores, "".join(answer.ids for answer in self._answers)).body
 
 
 WRITERS: dict[str, type[_Writer]] = {

@@ -20,10 +20,10 @@ from app.registry.signature import (
     Signature,
     type_names,
 )
+from app.serving.kernels import TextCodes
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXACT_IN_FLOAT = 2**53
-LONGEST_KEY = 256  # bytes of a category that is looked up without a Python object
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -106,21 +106,22 @@ def encode_columns(
     of the first row.
     """
     matrix = np.empty((rows, len(signature.features)))
-    names = ", ".join(feature.name for feature in signature.features)
-    errors = [
-        InputError(pointer("columns", name), f"the model has no such column; its columns are {names}")
-        for name in columns
-        if name not in signature.known_columns
-    ]
+    errors = []
+    if unknown := columns.keys() - signature.known_columns:
+        names = ", ".join(feature.name for feature in signature.features)
+        told = f"the model has no such column; its columns are {names}"
+        errors = [InputError(pointer("columns", name), told) for name in columns if name in unknown]
     for position, feature in enumerate(signature.features):
-        at = pointer("columns", feature.name)
         if (column := columns.get(feature.name)) is not None:
             matrix[:, position], faults = _encode_column(feature, column)
-            errors += [InputError(f"{at}/{first + row}", detail) for row, detail in faults]
+            errors += [
+                InputError(pointer("columns", feature.name, first + row), detail) for row, detail in faults
+            ]
         elif feature.nullable:
             matrix[:, position] = np.nan
         else:
-            errors.append(InputError(at, f"the column is missing; it must be {type_names[feature.type]}"))
+            told = f"the column is missing; it must be {type_names[feature.type]}"
+            errors.append(InputError(pointer("columns", feature.name), told))
         if len(errors) >= MAX_INPUT_ERRORS:
             break
     for name in columns.keys() & set(signature.ignored):
@@ -158,33 +159,32 @@ def _encode_column(feature: Feature, column: Column) -> tuple[Floats, list[tuple
 def _encode_quickly(feature: Feature, values: Values) -> tuple[Floats, Flags]:
     """The cells as far as arithmetic tells them, and where ``feature.encode`` must look at the value."""
     kind, array = values.kind, values.array
-    null = ~values.valid
-    cells = np.full(len(values), np.nan)
-    unsettled = np.zeros(len(values), np.bool_)
     match feature.type:
         case ColumnType.INTEGER | ColumnType.NUMBER if kind in (Kind.INTEGER, Kind.FLOAT):
             cells = array.astype(np.float64)
-            unsettled = ~np.isfinite(cells)
+            settled = np.isfinite(cells)
             if feature.type is ColumnType.INTEGER and kind is Kind.FLOAT:
-                unsettled |= cells != np.floor(cells)
+                settled &= cells == np.floor(cells)
         case ColumnType.BOOLEAN if kind is Kind.BOOLEAN:
             cells = array.astype(np.float64)
+            settled = np.ones(len(values), np.bool_)
         case ColumnType.DATE | ColumnType.DATETIME if kind in (Kind.DATE, Kind.TIME):
             cells = array / 10**6
-            unsettled = np.abs(array) > EXACT_IN_FLOAT  # the quotient would be rounded twice
+            settled = np.abs(array) <= EXACT_IN_FLOAT  # else the quotient is rounded twice
         case ColumnType.STRING if kind is Kind.TEXT:
-            pass
+            cells = np.empty(len(values))
+            settled = np.ones(len(values), np.bool_)
         case _:
-            unsettled = ~unsettled
+            cells = np.empty(len(values))
+            settled = np.zeros(len(values), np.bool_)
     if feature.role is Role.CATEGORICAL:
         if kind is Kind.TEXT:
-            cells = _find_texts(feature.categories or (), values)
-            unsettled |= array[:, 1] - array[:, 0] > LONGEST_KEY
+            _text_codes(feature.categories or ()).find(values.text, np.ascontiguousarray(array), cells)
         else:
-            unsettled |= np.abs(cells) > EXACT_IN_FLOAT
+            settled &= np.abs(cells) <= EXACT_IN_FLOAT
             cells = _find_numbers(feature, cells)
-    cells[null] = np.nan
-    return cells, unsettled & ~null if feature.nullable else unsettled | null
+    cells[~values.valid] = np.nan
+    return cells, values.valid > settled if feature.nullable else ~(values.valid & settled)
 
 
 def _find_numbers(feature: Feature, numbers: Floats) -> Floats:
@@ -200,65 +200,8 @@ def _find_numbers(feature: Feature, numbers: Floats) -> Floats:
     return np.where(known[places, 0] == numbers, known[places, 1], OTHER_CATEGORY)
 
 
-# ── Categories of text ───────────────────────────────────────────────────────────────────────────
-
-
-class _Texts(NamedTuple):
-    """Known texts of at most ``longest`` bytes: their keys, sorted, and the code of each."""
-
-    longest: int
-    keys: NDArray[Any]
-    codes: Floats
-
-
-def _find_texts(categories: tuple[bool | int | str, ...], values: Values) -> Floats:
-    """The codes of texts of at most ``LONGEST_KEY`` bytes."""
-    known = _known_texts(categories)
-    if not len(known.keys):
-        return np.full(len(values), OTHER_CATEGORY)
-    keys = _keys(values.text, values.array, known.longest)
-    places = known.keys.searchsorted(keys)
-    places[places == len(known.keys)] = 0
-    return np.where(known.keys[places] == keys, known.codes[places], OTHER_CATEGORY)
-
-
 @lru_cache(maxsize=1000)
-def _known_texts(categories: tuple[bool | int | str, ...]) -> _Texts:
-    codes, texts = [], []
-    for code, category in enumerate(categories):
-        if isinstance(category, str) and len(text := category.encode()) <= LONGEST_KEY:
-            codes.append(float(code))
-            texts.append(text)
-    lengths = np.array([len(text) for text in texts], np.int64)
-    ends = np.cumsum(lengths)
-    longest = int(lengths.max(initial=0))
-    keys = _keys(b"".join(texts), np.stack((ends - lengths, ends), axis=1), longest)
-    order = np.argsort(keys)
-    return _Texts(longest, keys[order], np.array(codes)[order])
-
-
-_FIRST_BYTES = np.array([2 ** (8 * count) - 1 for count in range(9)], np.uint64)
-
-
-def _keys(text: bytes, bounds: NDArray[np.int64], longest: int) -> NDArray[Any]:
-    """A key of each text; those of texts of at most ``longest`` bytes are equal for equal texts only.
-
-    The key holds the text's length and its bytes in words of 8, filled up with zeros: in one integer where
-    seven bytes are enough, else in one word of each.
-    """
-    starts = bounds[:, 0]
-    lengths = bounds[:, 1] - starts
-    # Every place of the text read as the begin of a word.
-    at = np.ndarray((len(text) + 1,), "<u8", text + bytes(8), strides=(1,))
-    if longest < 8:
-        counts = np.minimum(lengths, 8)
-        key: NDArray[np.uint64] = at[starts] & _FIRST_BYTES[np.minimum(counts, 7)]
-        key |= counts.view(np.uint64) << 56
-        return key
-    words = -(-longest // 8)
-    keys = np.empty((len(bounds), words + 1), np.uint64)
-    keys[:, 0] = lengths
-    for word in range(words):
-        begins = np.minimum(starts + 8 * word, len(text))
-        keys[:, word + 1] = at[begins] & _FIRST_BYTES[np.clip(lengths - 8 * word, 0, 8)]
-    return keys.view(np.dtype((np.void, 8 * (words + 1))))[:, 0]
+def _text_codes(categories: tuple[bool | int | str, ...]) -> TextCodes:
+    return TextCodes(
+        tuple(category.encode() if isinstance(category, str) else None for category in categories)
+    )

@@ -1,0 +1,657 @@
+"""Whether a table holds to a contract: one pass over it, and a second one for samples of what does not.
+
+What its files' statistics show already costs no pass: that no value is null, or beyond a range.
+
+A row breaks a rule where its SQL condition is true. That is built of the rule's values and the columns'
+types; nothing of a contract is SQL itself. What DuckDB cannot hold in memory, it keeps in a folder.
+"""
+
+# ruff: noqa: S608 - every name and text in SQL is quoted by identifier() or literal()
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, Field
+
+from app.columns import Column, ColumnType
+from app.datasets.contract import (
+    AllOf,
+    Allowed,
+    AnyOf,
+    Comparison,
+    Condition,
+    Contract,
+    Drift,
+    ForbiddenColumns,
+    Freshness,
+    HasType,
+    Matches,
+    NoOtherColumns,
+    Nulls,
+    Range,
+    Required,
+    RowCount,
+    RowRule,
+    Rule,
+    Severity,
+    Unique,
+    Value,
+    columns_of,
+    is_named_like,
+)
+from app.datasets.distance import CHANCE, NULL_CELL, ReferenceCells, measure_distance
+from app.datasets.engine import (
+    Parquet,
+    connect,
+    fit_to_rows,
+    fit_to_width,
+    identifier,
+    literal,
+    one_file,
+    parts_of,
+    row_bytes_of,
+    rows_of,
+)
+from app.datasets.infer import COLUMNS_AT_ONCE, SQL_TYPES
+from app.datasets.table import json_ready
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY_LIMIT = "400MB"  # less than DuckDB has elsewhere: what is looked up, it keeps in the folder as fast
+KEYS_AT_ONCE = 4  # each DISTINCT has a hash table of its own, of 8 MB or more
+MAX_SAMPLES = 5
+MAX_SAMPLED_RULES = 200
+MAX_SAMPLE_TEXT = 200
+MANY_VALUES = 20  # from here on looking a value up is faster than comparing it with each
+ROW_COLUMNS = {"file_index", "file_row_number"}
+
+NUMBERS = (ColumnType.INTEGER, ColumnType.NUMBER)
+TIMES = (ColumnType.DATE, ColumnType.DATETIME)
+TIME_TYPES = {ColumnType.DATE: "DATE", ColumnType.DATETIME: "TIMESTAMP WITH TIME ZONE"}
+
+
+class Sample(BaseModel):
+    row: int = Field(description="Rows count from 1.")
+    values: dict[str, Any]
+
+
+class Violation(BaseModel):
+    """A rule that the data breaks."""
+
+    rule: str
+    severity: Severity
+    pointer: str = Field(description="To the rule in the contract.")
+    columns: list[str]
+    detail: str
+    count: int | None = Field(None, description="How many rows break it; null of a rule about the table.")
+    samples: list[Sample] = Field([], description="The first rows that break it, of 200 rules at most.")
+
+
+class Unchecked(BaseModel):
+    """A rule that says nothing of this data."""
+
+    rule: str
+    pointer: str
+    reason: str
+
+
+class Findings(BaseModel):
+    """What a check found; ``checked`` is the number of rules that were applied."""
+
+    rows: int
+    checked: int
+    violations: list[Violation]
+    unchecked: list[Unchecked]
+
+    @property
+    def breaks_contract(self) -> bool:
+        return any(violation.severity is Severity.ERROR for violation in self.violations)
+
+
+class Cell(NamedTuple):
+    """A column of the view ``data``."""
+
+    sql: str
+    type: ColumnType
+
+
+class _Probe(NamedTuple):
+    """A rule that is measured by an aggregate over the rows; ``breaks`` is the condition of a RowRule."""
+
+    place: int
+    rule: Rule
+    measure: str
+    breaks: str | None = None
+    reference: ReferenceCells | None = None
+
+
+class _Misfit(ValueError):
+    """The rule cannot be applied to a column of this type. The text ends a sentence on the rule."""
+
+
+def check_table(
+    parquet: Parquet,
+    columns: Sequence[Column],
+    contract: Contract,
+    references: Mapping[int, ReferenceCells],
+    *,
+    now: datetime,
+    spill: Path,
+    partial: bool = False,
+) -> Findings:
+    """Check a table of these columns; ``references`` are those of the drift rules, by their places.
+
+    A ``partial`` table holds some rows of another: how many and how old its rows are was chosen, and is not
+    checked.
+    """
+    types = {column.name: column.type for column in columns}
+    named = {name for rule in contract.rules for name in columns_of(rule)}
+    with connect(spill) as connection:
+        cells, rows = view_table(connection, parquet, {n: t for n, t in types.items() if n in named})
+        found = Findings(rows=rows, checked=0, violations=[], unchecked=[])
+        probes: list[_Probe] = []
+        known = {rule.column for rule in contract.rules if isinstance(rule, Required | HasType)}
+        for place, rule in enumerate(contract.rules):
+            if partial and isinstance(rule, RowCount | Freshness):
+                reason = "The version holds only some rows of another, which this rule is not about."
+                found.unchecked.append(Unchecked(rule=rule.rule, pointer=f"/rules/{place}", reason=reason))
+            elif isinstance(rule, Required | HasType | NoOtherColumns | ForbiddenColumns | RowCount):
+                if isinstance(rule, HasType) and rule.column not in types:
+                    found.unchecked.append(_unchecked(place, rule, [rule.column]))
+                    continue
+                found.checked += 1
+                if (fault := _fault_of_table(rule, types, known, rows)) is not None:
+                    found.violations.append(_violation(place, rule, *fault))
+            else:
+                probes += _prepare(place, rule, cells, found, references.get(place))
+        statistics = _read_statistics(connection, parquet, types)
+        probes = [probe for probe in probes if not _is_kept(probe.rule, statistics, rows)]
+        _measure(connection, cells, probes, found, now)
+    return found
+
+
+def check_inputs(
+    rows: Path, columns: Sequence[Column], contract: Contract, *, now: datetime, spill: Path
+) -> Findings:
+    """Check rows of prediction inputs, a JSON object on each line, by those rules that a row keeps or breaks.
+
+    A value that is not of its column's type counts as null.
+    """
+    cells = {column.name: Cell(f"c{number}", column.type) for number, column in enumerate(columns)}
+    texts = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in cells)
+    values = ", ".join(f"{_of_text(name, cell.type)} AS {cell.sql}" for name, cell in cells.items())
+    with connect(spill) as connection:
+        fit_to_width(connection, len(columns))
+        connection.execute(
+            f"CREATE TEMP VIEW data AS SELECT row_number() OVER () AS at_row, {values} FROM read_json("
+            f"{one_file(rows)}, columns = {{{texts}}}, format = 'newline_delimited', auto_detect = false)"
+        )
+        (count,) = connection.execute("SELECT count(*) FROM data").fetchall()[0]
+        found = Findings(rows=count, checked=0, violations=[], unchecked=[])
+        probes = [
+            probe
+            for place, rule in enumerate(contract.rules)
+            if isinstance(rule, RowRule)
+            for probe in _prepare(place, rule, cells, found, None)
+        ]
+        _measure(connection, cells, probes, found, now)
+    return found
+
+
+def find_bad_patterns(contract: Contract) -> dict[int, str]:
+    """What is wrong with the regular expressions of a contract, by the places of their rules."""
+    import duckdb  # see engine.connect
+
+    wrong = {}
+    with connect(spill=None) as connection:
+        for place, rule in enumerate(contract.rules):
+            if isinstance(rule, Matches):
+                try:
+                    connection.execute("SELECT regexp_full_match('', ?)", [rule.pattern]).fetchall()
+                except duckdb.Error as error:
+                    wrong[place] = str(error).splitlines()[0].partition(": ")[2]
+    return wrong
+
+
+def view_table(
+    connection: DuckDBPyConnection, parquet: Parquet, types: Mapping[str, ColumnType]
+) -> tuple[dict[str, Cell], int]:
+    """Make the view ``data`` of columns of a table and of ``at_row``, from 1 on; and count its rows."""
+    cells = {name: Cell(f"c{number}", type_) for number, (name, type_) in enumerate(types.items())}
+    sizes = [
+        connection.execute(f"SELECT num_rows FROM parquet_file_metadata({one_file(part)})").fetchall()[0][0]
+        for part in parts_of(parquet)
+    ]
+    before = ", ".join(map(str, accumulate(sizes, initial=0)))
+    row = f"[{before}][CAST(file_index AS BIGINT) + 1] + file_row_number + 1"
+    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    fit_to_rows(connection, row_bytes_of(connection, parquet))
+    described = connection.execute(f"DESCRIBE SELECT * FROM {rows_of(parquet)}").fetchall()
+    if any(name.lower() in ROW_COLUMNS for name, *_ in described):  # they hide DuckDB's own
+        row = "row_number() OVER ()"
+    fit_to_width(connection, len(described))
+    columns = [f"{identifier(name)} AS {cell.sql}" for name, cell in cells.items()]
+    connection.execute(
+        f"CREATE TEMP VIEW data AS SELECT {', '.join([*columns, f'{row} AS at_row'])} FROM {rows_of(parquet)}"
+    )
+    return cells, sum(sizes)
+
+
+# ── Rules about the table ────────────────────────────────────────────────────────────────────────
+
+
+def _fault_of_table(
+    rule: Required | HasType | NoOtherColumns | ForbiddenColumns | RowCount,
+    types: Mapping[str, ColumnType],
+    known: set[str],
+    rows: int,
+) -> tuple[list[str], str] | None:
+    """The columns at fault, and what is wrong."""
+    match rule:
+        case Required():
+            if rule.column not in types:
+                return [rule.column], f"There is no column {rule.column!r}."
+        case HasType():
+            found = types[rule.column]
+            if found is not rule.type and (rule.type, found) != (ColumnType.NUMBER, ColumnType.INTEGER):
+                return [rule.column], f"Column {rule.column!r} is of type {found}, not {rule.type}."
+        case NoOtherColumns():
+            if other := [name for name in types if name not in known]:
+                return other, f"The contract does not name {_some(other)}."
+        case ForbiddenColumns():
+            if bad := [name for name in types if any(is_named_like(name, glob) for glob in rule.names)]:
+                return bad, f"The contract forbids {_some(bad)}."
+        case RowCount():
+            if rows < rule.min:
+                return [], f"The table has {rows} rows; it must have at least {rule.min}."
+            if rule.max is not None and rows > rule.max:
+                return [], f"The table has {rows} rows; it must have at most {rule.max}."
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:MAX_SAMPLES]))
+    more = f" and {len(names) - MAX_SAMPLES} more" if len(names) > MAX_SAMPLES else ""
+    return f"column{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _violation(
+    place: int,
+    rule: Rule,
+    columns: list[str],
+    detail: str,
+    count: int | None = None,
+    samples: Sequence[Sample] = (),
+) -> Violation:
+    return Violation(
+        rule=rule.rule,
+        severity=rule.severity,
+        pointer=f"/rules/{place}",
+        columns=columns,
+        detail=detail,
+        count=count,
+        samples=list(samples),
+    )
+
+
+def _unchecked(place: int, rule: Rule, absent: Sequence[str]) -> Unchecked:
+    return Unchecked(rule=rule.rule, pointer=f"/rules/{place}", reason=f"There is no {_some(absent)}.")
+
+
+# ── Rules about the rows ─────────────────────────────────────────────────────────────────────────
+
+
+def _prepare(
+    place: int,
+    rule: RowRule | Unique | Freshness | Drift,
+    cells: Mapping[str, Cell],
+    found: Findings,
+    reference: ReferenceCells | None,
+) -> Iterator[_Probe]:
+    """The rule's probe, unless its columns are absent or their types do not suit: that goes to ``found``."""
+    names = columns_of(rule)
+    if absent := [name for name in names if name not in cells]:
+        found.unchecked.append(_unchecked(place, rule, absent))
+        return
+    found.checked += 1
+    try:
+        match rule:
+            case Unique():
+                key = _key_of([cells[name] for name in names])
+                yield _Probe(place, rule, f"count({key}) - count(DISTINCT {key})")
+            case Freshness():
+                yield _Probe(place, rule, f"epoch_us(max({_time_of(cells[rule.column])}))")
+            case Drift():
+                if reference is None:
+                    raise RuntimeError(f"the reference of rule {place} is not kept with the contract")
+                cell = cell_of(cells[rule.column], reference)
+                yield _Probe(place, rule, f"histogram({cell})", reference=reference)
+            case _:
+                breaks = _breaks(rule, cells)
+                yield _Probe(place, rule, f"count(*) FILTER (WHERE {breaks})", breaks)
+    except _Misfit as misfit:
+        found.violations.append(_violation(place, rule, names, f"The rule cannot be kept: {misfit}."))
+
+
+def _key_of(cells: Sequence[Cell]) -> str:
+    if len(cells) == 1:
+        return cells[0].sql
+    present = " AND ".join(f"{cell.sql} IS NOT NULL" for cell in cells)
+    return f"CASE WHEN {present} THEN row({', '.join(cell.sql for cell in cells)}) END"
+
+
+def _time_of(cell: Cell) -> str:
+    if cell.type not in TIMES:
+        raise _Misfit(f"the column is of type {cell.type}, and not of dates or times")
+    return f"CAST({cell.sql} AS TIMESTAMPTZ)"
+
+
+def cell_of(cell: Cell, reference: ReferenceCells) -> str:
+    """SQL of the number of the reference's cell that a value of the column is in."""
+    bounds = reference.values if reference.edges is None else reference.edges
+    constants = [_constant(bound, cell.type) for bound in bounds or ()]
+    if reference.edges is not None:
+        number = " + ".join(["0", *(f"CAST({cell.sql} > {edge} AS INTEGER)" for edge in constants)])
+    else:
+        cases = "".join(f" WHEN {value} THEN {n}" for n, value in enumerate(constants, start=1))
+        number = f"CASE {cell.sql}{cases} ELSE 0 END" if cases else "0"
+    return f"CASE WHEN {cell.sql} IS NULL THEN {NULL_CELL} ELSE {number} END"
+
+
+def _breaks(rule: RowRule, cells: Mapping[str, Cell]) -> str:
+    """The SQL condition of a row that breaks the rule; where it is null, the row keeps the rule."""
+    match rule:
+        case Nulls():
+            return f"{cells[rule.column].sql} IS NULL"
+        case Range():
+            cell = cells[rule.column]
+            if cell.type not in NUMBERS + TIMES:
+                raise _Misfit(f"the column is of type {cell.type}, and has no range")
+            bounds = [("<", rule.min), (">", rule.max)]
+            return " OR ".join(
+                f"{cell.sql} {op} {_constant(bound, cell.type)}" for op, bound in bounds if bound is not None
+            )
+        case Allowed():
+            cell = cells[rule.column]
+            # No integer equals a fraction, and beside one DuckDB would make floats of them all.
+            held = [value for value in rule.values if not _has_fraction(value, cell)]
+            if not held:
+                return f"{cell.sql} IS NOT NULL"
+            values = ", ".join(_constant(value, cell.type) for value in held)
+            if len(held) < MANY_VALUES:
+                return f"{cell.sql} NOT IN ({values})"
+            return f"{cell.sql} NOT IN (SELECT unnest([{values}]::{SQL_TYPES[cell.type]}[]))"
+        case Matches():
+            cell = cells[rule.column]
+            if cell.type is not ColumnType.STRING:
+                raise _Misfit(f"the column is of type {cell.type}, and not of strings")
+            return f"NOT regexp_full_match({cell.sql}, {literal(rule.pattern)})"
+        case _:
+            return f"({_condition(rule.that, cells)}) IS FALSE"
+
+
+def _condition(condition: Condition, cells: Mapping[str, Cell]) -> str:
+    match condition:
+        case AllOf():
+            return " AND ".join(f"({_condition(term, cells)})" for term in condition.all)
+        case AnyOf():
+            return " OR ".join(f"({_condition(term, cells)})" for term in condition.any)
+        case Comparison(op="is null" | "is not null"):
+            return f"{cells[condition.column].sql} {condition.op.upper()}"
+        case Comparison():
+            cell = cells[condition.column]
+            if condition.value is not None:
+                return f"{cell.sql} {condition.op} {_constant(condition.value, cell.type)}"
+            other = cells[condition.other or ""]
+            if cell.type is not other.type and not any(
+                {cell.type, other.type} <= set(group) for group in (NUMBERS, TIMES)
+            ):
+                raise _Misfit(
+                    f"{condition.column!r} is of type {cell.type} and {condition.other!r} of {other.type}"
+                )
+            if cell.type is other.type or cell.type in TIMES:
+                return f"{cell.sql} {condition.op} {other.sql}"
+            present = f"{cell.sql} IS NOT NULL AND {other.sql} IS NOT NULL"
+            return f"CASE WHEN {present} THEN {_exact(cell)} {condition.op} {_exact(other)} END"
+
+
+def _has_fraction(value: Value, cell: Cell) -> bool:
+    return cell.type is ColumnType.INTEGER and isinstance(value, float) and not value.is_integer()
+
+
+def _exact(cell: Cell) -> str:
+    """SQL of a number as its floor and its fraction: as a float, a large integer would be rounded."""
+    if cell.type is ColumnType.INTEGER:
+        return f"row({cell.sql}::HUGEINT, 0::DOUBLE)"
+    held = f"greatest(least({cell.sql}, 1e30), -1e30)"  # beyond any integer, and within a HUGEINT
+    return f"row(floor({held})::HUGEINT, {held} - floor({held}))"
+
+
+def _constant(value: Value, type_: ColumnType) -> str:
+    """SQL of a value that is compared with a column of this type. Raises _Misfit."""
+    match type_, value:
+        case ColumnType.BOOLEAN, bool():
+            return str(value).upper()
+        case ((ColumnType.INTEGER | ColumnType.NUMBER), int()) if not isinstance(value, bool):
+            return str(value)
+        case ((ColumnType.INTEGER | ColumnType.NUMBER), float()):
+            # Beside an integer it must not make a float of that, unless it has a fraction: it is small then.
+            return str(int(value)) if value.is_integer() and abs(value) < 2**63 else f"{value!r}::DOUBLE"
+        case ColumnType.STRING, str():
+            return literal(value)
+        case ColumnType.DATE, str():
+            return f"DATE '{_moment(value, type_).date()}'"
+        case ColumnType.DATETIME, str():
+            return f"TIMESTAMPTZ '{_moment(value, type_).isoformat()}'"
+    raise _Misfit(f"the column is of type {type_}, which is not compared with {value!r}")
+
+
+def _moment(text: str, type_: ColumnType) -> datetime:
+    try:
+        if type_ is ColumnType.DATE:
+            return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise _Misfit(f"{text!r} is not an ISO 8601 {type_}") from None
+
+
+def _of_text(name: str, type_: ColumnType) -> str:
+    """SQL of a value of this type, of the text that it has in JSON."""
+    text = identifier(name)
+    if type_ is ColumnType.STRING:
+        return text
+    if type_ is ColumnType.DATE:
+        return f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS DATE)"
+    if type_ is ColumnType.NUMBER:
+        return f"CASE WHEN isfinite(TRY_CAST({text} AS DOUBLE)) THEN CAST({text} AS DOUBLE) END"
+    return f"TRY_CAST({text} AS {SQL_TYPES[type_]})"
+
+
+# ── Statistics ───────────────────────────────────────────────────────────────────────────────────
+
+
+class _Statistics(NamedTuple):
+    """What a table's files say of a column; ``None`` where one of them says nothing."""
+
+    nulls: int | None
+    low: int | float | None
+    high: int | float | None
+
+
+def _read_statistics(
+    connection: DuckDBPyConnection, parquet: Parquet, types: Mapping[str, ColumnType]
+) -> dict[str, _Statistics]:
+    """Statistics of the columns of numbers, and of all columns the number of nulls.
+
+    This server has written the files itself, and no number in them is NaN, which statistics leave out.
+    """
+    files = ", ".join(map(one_file, parts_of(parquet)))
+    kinds = {ColumnType.INTEGER: "BIGINT", ColumnType.NUMBER: "DOUBLE"}
+    ends = ", ".join(
+        f"min(TRY_CAST(stats_min_value AS {kind})), max(TRY_CAST(stats_max_value AS {kind}))"
+        for kind in kinds.values()
+    )
+    read = connection.execute(
+        "SELECT path_in_schema, bool_and(stats_null_count IS NOT NULL), sum(stats_null_count)::BIGINT,"
+        f" bool_and(stats_min_value IS NOT NULL AND stats_max_value IS NOT NULL), {ends}"
+        f" FROM parquet_metadata([{files}]) GROUP BY path_in_schema"
+    ).fetchall()
+    found = {}
+    for name, counts_nulls, nulls, has_ends, *values in read:
+        type_ = types[name]
+        low, high = values[:2] if type_ is ColumnType.INTEGER else values[2:]
+        is_known = has_ends and type_ in NUMBERS
+        found[name] = _Statistics(
+            nulls if counts_nulls else None, low if is_known else None, high if is_known else None
+        )
+    return found
+
+
+def _is_kept(rule: Rule, statistics: Mapping[str, _Statistics], rows: int) -> bool:
+    """Whether the files' statistics alone show that the rule is kept."""
+    match rule:
+        case Nulls():
+            nulls = statistics[rule.column].nulls
+            return nulls is not None and nulls <= rule.max_share * rows
+        case Range():
+            _, low, high = statistics[rule.column]
+            return (
+                low is not None
+                and high is not None
+                and (rule.min is None or (not isinstance(rule.min, str) and rule.min <= low))
+                and (rule.max is None or (not isinstance(rule.max, str) and rule.max >= high))
+            )
+    return False
+
+
+# ── Measuring ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _measure(
+    connection: DuckDBPyConnection,
+    cells: Mapping[str, Cell],
+    probes: Sequence[_Probe],
+    found: Findings,
+    now: datetime,
+) -> None:
+    """Add the violations that the probes show to ``found``."""
+    keys = [probe for probe in probes if isinstance(probe.rule, Unique)]
+    others = [probe for probe in probes if not isinstance(probe.rule, Unique)]
+    values = aggregate(connection, [probe.measure for probe in keys], KEYS_AT_ONCE)
+    values += aggregate(connection, [probe.measure for probe in others])
+    broken = []
+    for probe, value in zip(keys + others, values, strict=True):
+        if (fault := _fault(probe, value, found.rows, now)) is not None:
+            broken.append((probe, *fault))
+    sampled = [probe for probe, _, count in broken if count is not None][:MAX_SAMPLED_RULES]
+    samples = _find_samples(connection, cells, sampled)
+    for probe, detail, count in broken:
+        found.violations.append(
+            _violation(
+                probe.place, probe.rule, columns_of(probe.rule), detail, count, samples.get(probe.place, ())
+            )
+        )
+    found.violations.sort(key=lambda violation: int(violation.pointer.rpartition("/")[2]))
+
+
+def aggregate(
+    connection: DuckDBPyConnection, expressions: Sequence[str], at_once: int = COLUMNS_AT_ONCE
+) -> list[Any]:
+    """The values of aggregates over the rows of ``data``, so many in a pass."""
+    values: list[Any] = []
+    for start in range(0, len(expressions), at_once):
+        asked = ", ".join(expressions[start : start + at_once])
+        values += connection.execute(f"SELECT {asked} FROM data").fetchall()[0]
+    return values
+
+
+def _fault(probe: _Probe, value: Any, rows: int, now: datetime) -> tuple[str, int | None] | None:
+    """What the measured value says against the rule: a sentence, and the number of rows that break it."""
+    match rule := probe.rule:
+        case Freshness():
+            newest = None if value is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=value)
+            if newest is not None and now - newest <= rule.age():
+                return None
+            what = "holds no time" if newest is None else f"has {newest.isoformat()} for its newest time"
+            return f"Column {rule.column!r} {what}; it must be no older than {rule.max_age}.", None
+        case Drift():
+            counted = probe.reference.counts if probe.reference else {}
+            distance, p_value = measure_distance(rule.measure, counted, value or {})
+            if distance <= rule.max or p_value >= CHANCE:
+                return None
+            of = f"version {rule.reference} by {distance:.3g} ({rule.measure})"
+            return f"Column {rule.column!r} has drifted from {of}; it may by {rule.max:.3g}.", None
+        case Nulls():
+            if value <= rule.max_share * rows:
+                return None
+            share = f"at most {rule.max_share:.6g} of them" if rule.max_share else "none"
+            return f"{value} of {rows} values of column {rule.column!r} are null; {share} may be.", value
+        case Unique():
+            names = " and ".join(map(repr, rule.columns))
+            return (f"{value} rows repeat what another holds in {names}.", value) if value else None
+        case Range():
+            bounds = f"{'…' if rule.min is None else rule.min} to {'…' if rule.max is None else rule.max}"
+            what = f"values of column {rule.column!r} lie outside of {bounds}"
+        case Allowed():
+            what = f"values of column {rule.column!r} are none of the {len(rule.values)} that are allowed"
+        case Matches():
+            what = f"values of column {rule.column!r} do not match {rule.pattern!r}"
+        case _:
+            what = "rows break the condition"
+    return (f"{value} {what}.", value) if value else None
+
+
+def _find_samples(
+    connection: DuckDBPyConnection, cells: Mapping[str, Cell], probes: Sequence[_Probe]
+) -> dict[int, list[Sample]]:
+    """The first rows that break each rule, by the rules' places."""
+    broken = [probe for probe in probes if probe.breaks is not None]
+    found = {
+        probe.place: [_sample(probe.rule, sample.values()) for sample in samples]
+        for probe, samples in zip(
+            broken, aggregate(connection, [_first_rows(probe, cells) for probe in broken]), strict=True
+        )
+    }
+    for probe in probes:
+        if isinstance(probe.rule, Unique):
+            found[probe.place] = _find_repeated(connection, cells, probe.rule)
+    return found
+
+
+def _first_rows(probe: _Probe, cells: Mapping[str, Cell]) -> str:
+    shown = [f"v{number} := {_shown(cells[name])}" for number, name in enumerate(columns_of(probe.rule))]
+    sample = f"struct_pack(at_row := at_row, {', '.join(shown)})"
+    return f"arg_min({sample}, at_row, {MAX_SAMPLES}) FILTER (WHERE {probe.breaks})"
+
+
+def _find_repeated(connection: DuckDBPyConnection, cells: Mapping[str, Cell], rule: Unique) -> list[Sample]:
+    columns = [cells[name] for name in columns_of(rule)]
+    key = _key_of(columns)
+    shown = ", ".join(_shown(cell) for cell in columns)
+    rows = connection.execute(
+        f"WITH repeated AS (SELECT {key} AS key, min(at_row) AS first FROM data GROUP BY key"
+        f" HAVING key IS NOT NULL AND count(*) > 1 ORDER BY first LIMIT {MAX_SAMPLES})"
+        f" SELECT at_row, {shown} FROM data, repeated WHERE {key} = key AND at_row > first"
+        f" ORDER BY at_row LIMIT {MAX_SAMPLES}"
+    )
+    return [_sample(rule, row) for row in rows.fetchall()]
+
+
+def _sample(rule: Rule, row: Any) -> Sample:
+    number, *values = row
+    return Sample(row=number, values=dict(zip(columns_of(rule), values, strict=True)))
+
+
+def _shown(cell: Cell) -> str:
+    """SQL of a value as a sample shows it: dates and times as ISO 8601 texts, long texts cut."""
+    if cell.type is ColumnType.STRING:
+        cut = f"left({cell.sql}, {MAX_SAMPLE_TEXT}) || '…'"
+        return f"CASE WHEN length({cell.sql}) > {MAX_SAMPLE_TEXT} THEN {cut} ELSE {cell.sql} END"
+    return json_ready(cell.sql, TIME_TYPES.get(cell.type, ""))
