@@ -228,7 +228,7 @@ def _ingest_parquet(connection: DuckDBPyConnection, source: Path, target: Path, 
             ]
         return _settle(connection, cells, target, recipe, row_bytes_of(connection, source))
     except duckdb.Error as error:
-        if _is_readable(connection):
+        if _is_readable(connection, source):
             raise
         reason = str(error).splitlines()[0].replace(str(source), "the file")
         raise fault(
@@ -253,12 +253,16 @@ def _ingest_arrow(connection: DuckDBPyConnection, source: Path, target: Path, re
     return _ingest_parquet(connection, staged, target, recipe)
 
 
-def _is_readable(connection: DuckDBPyConnection) -> bool:
-    """Whether ``source`` can be read to its end, with nothing written: if so, an error is not the file's."""
+def _is_readable(connection: DuckDBPyConnection, parquet: Path) -> bool:
+    """Whether a file can be read to its end, statistics and all, with nothing written.
+
+    If so, an error is not the file's.
+    """
     import duckdb  # see engine.connect
 
     try:
         connection.execute("SELECT bit_xor(hash(source)) FROM source").fetchall()
+        connection.execute(f"FROM parquet_metadata({one_file(parquet)})").fetchall()
     except duckdb.Error:
         return False
     return True
