@@ -254,7 +254,7 @@ def _ingest_arrow(connection: DuckDBPyConnection, source: Path, target: Path, re
 
 
 def _is_readable(connection: DuckDBPyConnection, parquet: Path) -> bool:
-    """Whether a file can be read to its end, statistics and all, with nothing written.
+    """Whether a file can be read to its end, metadata and all, with nothing written.
 
     If so, an error is not the file's.
     """
