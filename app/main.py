@@ -31,6 +31,7 @@ from app.datasets.router import router as datasets_router
 from app.datasets.upload_router import router as upload_router
 from app.db import Database
 from app.events.router import router as events_router
+from app.http.heads import HeadAsGet
 from app.http.problems import add_error_handlers
 from app.keys.router import router as keys_router
 from app.lineage.router import data_router as data_lineage_router
@@ -59,6 +60,7 @@ from app.training.router import algorithms_router
 from app.training.router import router as training_router
 
 log = structlog.get_logger()
+HEALTH = ("/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 operations = APIRouter(tags=["operations"], route_class=GuardedRoute)
 
 
@@ -78,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     add_error_handlers(app)
     app.add_middleware(telemetry.RequestTelemetry)
+    app.add_middleware(HeadAsGet, paths=HEALTH)
     app.include_router(datasets_router)
     app.include_router(profile_router)
     app.include_router(upload_router)

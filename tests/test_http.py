@@ -37,6 +37,17 @@ def test_an_unknown_path_is_a_problem(shared: Client, method: str, path: str) ->
 
 
 @pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready"]
+)
+def test_a_health_check_may_ask_for_the_head_alone(shared: Client, path: str) -> None:
+    full, head = shared.get(path), shared.head(path)
+    assert full.content
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == full.headers["content-length"]
+    assert shared.head("/v1/models").status_code == 405
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("PATCH", "/v1/datasets", "GET, POST"),

@@ -18,9 +18,10 @@ from app.access.caller import Caller
 from app.access.key_ring import KeyRing
 from app.access.policy import Permission
 from app.datasets.ingest import MediaType
+from app.serving.answers import Answer, answer_body
 from app.serving.live import LiveDeployment, Target
-from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, answer_body
-from app.serving.protocols.bulk import PIECE_BYTES, PROTOCOLS, arrow_head, read_stream, write_stream_of
+from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Predicting
+from app.serving.protocols.bulk import PIECE_BYTES, PROTOCOLS, arrow_head, read_stream
 from app.serving.rows import Rows
 from app.telemetry import REQUEST_ID, make_request_id
 
@@ -69,6 +70,7 @@ class Answered(NamedTuple):
     response: bytes
     rows: Rows
     caller: Caller
+    request_id: str
 
 
 class Express:
@@ -128,13 +130,13 @@ class Express:
         form = JSON_HEAD
         if rows.is_arrow:
             answer = Answer(target, compiled.score(rows.matrix), ids)
-            form, content, record = arrow_head(target), write_stream_of(answer), answer.arrays
+            form, content = arrow_head(target), answer.stream
         elif rows.size > 1:
-            content = record = Answer(target, compiled.score(rows.matrix), ids).body
+            content = Answer(target, compiled.score(rows.matrix), ids).body
         else:
-            content = record = answer_one(target, compiled.row(rows.cells), ids)
+            content = answer_one(target, compiled.row(rows.cells), ids)
         id_text = request_id.encode()
-        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % id_text, rows, record)
+        predicting.journal_answer(at, target, admission.name_text, b'"%b"' % id_text, rows, content)
         if server_headers is not self._server_headers:  # uvicorn makes new ones each second
             self._status = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in server_headers)
             self._server_headers = server_headers
@@ -145,14 +147,14 @@ class Express:
             id_text,
             content,
         )
-        return Answered(response, rows, replace(admission.caller, request_id=request_id))
+        return Answered(response, rows, admission.caller, request_id)
 
     def count(self, target: Target, rows: Rows, seconds: float) -> None:
         self._predicting.count_rows(target, _protocol(rows), rows.size).seconds.observe(seconds)
 
     def score_shadow(self, shadow: Target, answered: Answered) -> None:
-        rows = answered.rows
-        self._predicting.score_shadow(shadow, answered.caller, rows, _protocol(rows), None)
+        rows, caller = answered.rows, replace(answered.caller, request_id=answered.request_id)
+        self._predicting.score_shadow(shadow, caller, rows, _protocol(rows), None)
 
 
 def _protocol(rows: Rows) -> str:

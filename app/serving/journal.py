@@ -8,11 +8,12 @@ of the two only.
 """
 
 import io
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from app.owned import OwnedFolder, Scratch, abandoned_folders
 from app.repeating import Repeating
 from app.serving.models import PredictionCount, PredictionSegment
 from app.serving.records import PredictionRecord, Selection
-from app.serving.segments import read_parquet, read_spool, seal_apart
+from app.serving.segments import SegmentFile, read_parquet, read_spool, seal_apart
 from app.store import Store
 
 log = structlog.get_logger()
@@ -96,15 +97,16 @@ class Journal:
 
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, entry: bytes, rows: int) -> None:
-        """Record one request: the JSON of an ``Entry`` with a line end, which holds ``rows`` predictions.
+    def append(self, entry: Sequence[bytes], rows: int) -> None:
+        """Record one request: the parts of an entry as ``segments`` reads it, with ``rows`` predictions.
 
         A disk that takes no more never fails the answer: the loss is counted.
         """
+        size = sum(map(len, entry))
         with self._writing:
             try:
                 file = self._file if self._file and self._size < FULL_SPOOL else self._open_next()
-                if file.write(entry) < len(entry):
+                if os.writev(file.fileno(), entry) < size:
                     file.truncate(self._size)
                     raise OSError("the disk took a part of the record only")
             except OSError as error:
@@ -114,7 +116,7 @@ class Journal:
                 self._not_writing = f"predictions are answered but not recorded: {error}"
                 self._close()  # what is half written ends its file
             else:
-                self._size += len(entry)
+                self._size += size
                 self._not_writing = None
 
     def _open_next(self) -> io.FileIO:
@@ -165,42 +167,53 @@ class Journal:
     def _seal_files(self, paths: list[Path]) -> list[Exception]:
         """Seal each file; what was wrong with those that stay."""
         errors: list[Exception] = []
-        gently = len(paths) <= GENTLE_BACKLOG
-        for path in paths:
-            try:
-                self._seal_file(path, gently=gently)
-            except (ValueError, OSError) as error:
-                error.add_note(f"The spool file is {path}.")
-                errors.append(error)
+        waiting = [path for path in paths if not self._is_listed(path)]
+        for path in set(paths) - set(waiting):
+            path.unlink()
+        gently = len(waiting) <= GENTLE_BACKLOG
+        with (
+            self._scratch.folder() as folder,
+            closing(seal_apart(waiting, folder, gently=gently)) as sealing,
+        ):
+            for path, sealed in zip(waiting, sealing, strict=True):
+                try:
+                    if sealed.fault is not None:
+                        raise ValueError(sealed.fault)
+                    self._list_sealed(path, sealed.segments)
+                except (ValueError, OSError) as error:
+                    error.add_note(f"The spool file is {path}.")
+                    errors.append(error)
         return errors
 
-    def _seal_file(self, path: Path, *, gently: bool) -> None:
+    def _is_listed(self, path: Path) -> bool:
+        """Whether a process died between listing the file's segments and deleting it."""
         with self._database.session_scope(write=False) as session:
-            sealed = session.scalar(select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1))
-        if sealed is None:
-            segments = list(self._write_segments(path, gently=gently))
-            with self._database.session_scope() as session:
-                session.add_all(segments)
-        path.unlink()
+            found = session.scalar(select(PredictionSegment.id).filter_by(spool=spool_name(path)).limit(1))
+        return found is not None
 
-    def _write_segments(self, path: Path, *, gently: bool) -> Iterator[PredictionSegment]:
-        with self._scratch.folder() as folder:
-            for part in seal_apart(path, folder, gently=gently):
-                stored = self._store.write_file(Path(part.path))
-                yield PredictionSegment(
-                    spool=spool_name(path),
-                    model=part.model,
-                    day=part.first_at.date(),
-                    digest=stored.digest,
-                    rows=part.rows,
-                    first_at=part.first_at,
-                    last_at=part.last_at,
-                    has_client_ids=part.has_client_ids,
-                    counts=[
-                        PredictionCount(model=part.model, version=version, deployment=deployment, rows=rows)
-                        for version, deployment, rows in part.counts
-                    ],
-                )
+    def _list_sealed(self, path: Path, parts: list[SegmentFile]) -> None:
+        segments = [
+            PredictionSegment(
+                spool=spool_name(path),
+                model=part.model,
+                day=part.first_at.date(),
+                digest=self._store.write_file(Path(part.path)).digest,
+                rows=part.rows,
+                first_at=part.first_at,
+                last_at=part.last_at,
+                has_client_ids=part.has_client_ids,
+                counts=[
+                    PredictionCount(model=part.model, version=version, deployment=deployment, rows=rows)
+                    for version, deployment, rows in part.counts
+                ],
+            )
+            for part in parts
+        ]
+        with self._database.session_scope() as session:
+            session.add_all(segments)
+        path.unlink()
+        for part in parts:
+            Path(part.path).unlink()
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────
 

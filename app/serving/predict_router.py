@@ -179,9 +179,13 @@ async def predict(model: str, request: Request, caller: CallerDep, predicting: P
     return await _answer(request, caller, predicting, target)
 
 
-def find_version(model: str, version: Number, database: DatabaseDep) -> int:
+def find_version(model: str, version: Number, caller: CallerDep, database: DatabaseDep) -> ModelVersion:
+    """A version by its number, whether or not it is in service. Raises NotFound."""
     with database.session_scope(write=False) as session:
-        return get_version(session, model, version).id
+        return get_version(session, model, version, caller)
+
+
+VersionDep = Annotated[ModelVersion, Depends(find_version)]
 
 
 def find_alias(model: str, alias: str, database: DatabaseDep) -> int:
@@ -191,13 +195,13 @@ def find_alias(model: str, alias: str, database: DatabaseDep) -> int:
 
 @router.post("/{model}/versions/{version}:predict", **_predict)
 async def predict_with_version(
-    version_id: Annotated[int, Depends(find_version)],
+    version: VersionDep,
     request: Request,
     caller: CallerDep,
     predicting: PredictingDep,
 ) -> Response:
     """Predict with one version, whether or not it is in service."""
-    return await _answer(request, caller, predicting, await predicting.version_target(version_id))
+    return await _answer(request, caller, predicting, await predicting.version_target(version.id))
 
 
 @router.post("/{model}/aliases/{alias}:predict", **_predict)

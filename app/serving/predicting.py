@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,9 +23,10 @@ from starlette.requests import ClientDisconnect
 from app.access.caller import Caller
 from app.access.policy import Permission
 from app.errors import AppError, InputError, InvalidInput, NotFound, pointer
+from app.serving.answers import Answer
 from app.serving.journal import Journal
 from app.serving.live import LiveTable, Target
-from app.serving.prediction_ids import TICK, PredictionIds, split_ids
+from app.serving.prediction_ids import TICK, PredictionIds
 from app.serving.records import PredictionRecord
 from app.serving.rows import Rows
 from app.serving.segments import decode_stream
@@ -105,69 +105,6 @@ def timed(target: Target, protocol: str) -> Iterator[Stopwatch]:
         version = target.version
         labels = (version.model, version.number, target.variant or "none", protocol, code)
         SECONDS.labels(*labels).observe(watch.seconds())
-
-
-class Answer:
-    """Scores of a request's rows, recorded under ``ids``, one behind the other.
-
-    ``scores``: probabilities of shape (n, classes), or values of shape (n, 1).
-    """
-
-    def __init__(self, target: Target, scores: NDArray[np.float64], ids: str) -> None:
-        self.target = target
-        self.scores = scores
-        self.ids = ids
-        self.background: BackgroundTask | None = None
-        """What is left to do once the answer is sent."""
-
-    @property
-    def size(self) -> int:
-        return len(self.scores)
-
-    @cached_property
-    def prediction_ids(self) -> list[str]:
-        return split_ids(self.ids)
-
-    @cached_property
-    def predictions(self) -> list[Any]:
-        return self.target.version.labels(self.scores)
-
-    @property
-    def probabilities(self) -> list[list[float]] | None:
-        return None if self.target.version.signature.classes is None else self.scores.tolist()
-
-    @cached_property
-    def body(self) -> bytes:
-        """The JSON of ``/v1/models/{model}:predict``."""
-        if self.target.version.signature.classes is None:
-            return answer_body(self.target, msgspec.json.encode(self.predictions), None, self.ids)
-        texts = self.target.version.label_texts
-        labels = b",".join([texts[index] for index in self.scores.argmax(axis=1).tolist()])
-        shares = msgspec.json.encode(self.probabilities)
-        return answer_body(self.target, b"[%b]" % labels, shares, self.ids)
-
-    @property
-    def arrays(self) -> bytes:
-        """The JSON of a ``RecordedScores``: far quicker to make, where nobody is sent ``body``."""
-        return b'{"scores":%b,"classes":%b,"prediction_ids":"%b",%b' % (
-            msgspec.json.encode(self.scores.tobytes()),
-            self.target.classes_text,
-            self.ids.encode(),
-            self.target.name_text,
-        )
-
-
-def answer_body(target: Target, predictions: bytes, probabilities: bytes | None, ids: str) -> bytes:
-    """The JSON of an answer, of the JSON of its parts."""
-    shares = b""
-    if probabilities is not None:
-        shares = b',"probabilities":%b,"classes":%b' % (probabilities, target.classes_text)
-    return b'{"predictions":%b%b,"prediction_ids":["%b"],%b' % (
-        predictions,
-        shares,
-        '","'.join(split_ids(ids)).encode(),
-        target.name_text,
-    )
 
 
 class Predicting:
@@ -283,7 +220,7 @@ class Predicting:
             msgspec.json.encode(caller.name),
             msgspec.json.encode(caller.request_id),
             rows,
-            answer.arrays if rows.is_arrow else answer.body,
+            answer.stream if rows.is_arrow else answer.body,
             msgspec.json.encode(client_id),
         )
         self.count_rows(target, protocol, rows.size)
@@ -299,23 +236,25 @@ class Predicting:
         answer: bytes,
         client_id: bytes = b"null",
     ) -> None:
-        """Append the ``records.Entry`` of a request to the journal; all texts are JSON.
+        """Append the entry of a request to the journal; all texts are JSON.
 
-        ``answer`` is a ``RecordedScores`` of rows that came in Arrow, a ``RecordedAnswer`` of all others.
+        ``answer`` is the stream of the answer where the rows came in Arrow, else a ``RecordedAnswer``.
         """
         if self._shares and random.random() >= self._share(target.version.model):  # noqa: S311 - a sample
             return
-        entry = b'{"at":%d,"caller":%b,"request_id":%b,"client_id":%b,"deployment":%b,"%b":%b,"%b":%b}\n' % (
+        facts = b'"at":%d,"caller":%b,"request_id":%b,"client_id":%b,"deployment":%b,' % (
             at,
             caller,
             request_id,
             client_id,
             target.deployment_text,
-            b"arrow" if rows.is_arrow else b"inputs",
-            rows.inputs,
-            b"scored" if rows.is_arrow else b"answer",
-            answer,
         )
+        if rows.is_arrow:
+            sizes = len(rows.inputs), len(answer), rows.size
+            line = b'{"streams":[%d,%d],"rows":%d,%b%b\n' % (*sizes, facts, target.name_text)
+            entry = [line, rows.inputs, answer, b"\n"]
+        else:
+            entry = [b'{%b"inputs":%b,"answer":%b}\n' % (facts, rows.inputs, answer)]
         self.journal.append(entry, rows.size)
 
     def _share(self, model: str) -> float:
@@ -375,7 +314,7 @@ def is_batched(target: Target, rows: Rows) -> bool:
 def sent_rows(rows: Rows) -> list[Any]:
     """The JSON values of rows, in whatever form they were sent."""
     if rows.is_arrow:
-        return decode_stream(msgspec.json.decode(rows.inputs, type=bytes))
+        return decode_stream(rows.inputs)
     sent: list[Any] = msgspec.json.decode(rows.inputs)
     return sent
 

@@ -1,8 +1,7 @@
 """What is recorded of predictions."""
 
-from array import array
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -36,50 +35,45 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     probabilities: list[list[float]] | None = None
 
 
-class RecordedScores(msgspec.Struct, frozen=True):
-    """The answer to an Arrow stream, as arrays: to write it out is for those who seal or read it."""
-
-    scores: bytes
-    """Float64, row by row: probabilities of the ``classes``, or, without these, values."""
-    prediction_ids: str
-    """One behind the other, all of one length."""
-    model: str
-    version: int
-    variant: str | None
-    classes: list[bool | int | float | str] | None = None
-
-    def answer(self) -> RecordedAnswer:
-        """The same as ``:predict`` says it in JSON. Raises ValueError for arrays that do not fit."""
-        numbers, text = array("d", self.scores).tolist(), self.prediction_ids
-        width = len(self.classes) if self.classes else 1
-        count = len(numbers) // width
-        if count == 0 or len(numbers) != count * width or len(text) % count or not text:
-            raise ValueError("the arrays of an answer do not fit together")
-        size = len(text) // count
-        rows = [numbers[start : start + width] for start in range(0, len(numbers), width)]
-        ids = [text[start : start + size] for start in range(0, len(text), size)]
-        if self.classes is None:
-            return RecordedAnswer([*numbers], ids, self.model, self.version, self.variant)
-        labels = [self.classes[row.index(max(row))] for row in rows]
-        return RecordedAnswer(labels, ids, self.model, self.version, self.variant, rows)
-
-
 class Entry(msgspec.Struct, frozen=True):
     """A line of a spool file: one request. ``at`` is in microseconds since 1970, UTC.
 
-    ``inputs`` are its rows, ``answer`` is the answer; where they came as an Arrow stream, that is kept in
-    ``arrow`` instead, and the answer in ``scored``.
+    ``inputs`` are its rows, ``answer`` is the answer.
     """
 
     at: int
     caller: str
-    answer: RecordedAnswer | None = None
+    answer: RecordedAnswer
+    inputs: list[dict[str, Any]]
     request_id: str | None = None
     client_id: str | None = None
     deployment: int | None = None
-    inputs: list[dict[str, Any]] = []
-    arrow: bytes | None = None
-    scored: RecordedScores | None = None
+
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class StreamSizes(msgspec.Struct, frozen=True):
+    """How many bytes stand behind the line of a ``StreamEntry``, before a line end."""
+
+    streams: tuple[Size, Size]
+
+
+class StreamEntry(StreamSizes, frozen=True, kw_only=True):
+    """The line of a request whose rows came as an Arrow stream.
+
+    Behind it stand that stream and the one of its answer, each of one batch of ``rows`` rows.
+    """
+
+    rows: int
+    at: int
+    caller: str
+    model: str
+    version: int
+    variant: str | None
+    request_id: str | None = None
+    client_id: str | None = None
+    deployment: int | None = None
 
 
 class Selection(NamedTuple):

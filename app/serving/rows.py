@@ -20,7 +20,7 @@ class Rows(NamedTuple):
     """``size`` rows that fit a signature, and how they were sent.
 
     ``cells`` is their float64 matrix, row by row. ``inputs`` is JSON on one line: the array of the rows, or,
-    where they came in Arrow, the base64 text of an IPC stream.
+    where they came in Arrow, their IPC stream, of one batch.
     """
 
     size: int
@@ -30,7 +30,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of_arrow(cls, matrix: NDArray[np.float64], stream: bytes) -> Self:
-        return cls(len(matrix), matrix.tobytes(), msgspec.json.encode(stream), is_arrow=True)
+        return cls(len(matrix), matrix.tobytes(), stream, is_arrow=True)
 
     @property
     def matrix(self) -> NDArray[np.float64]:

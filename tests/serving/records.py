@@ -1,6 +1,7 @@
 """Records of predictions that nobody made, for tests of the journal and the processes that they start."""
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,27 +53,28 @@ def entry(*rows: PredictionRecord) -> bytes:
     return msgspec.json.encode(facts | {"at": at, "inputs": inputs, "answer": answer}) + b"\n"
 
 
-def arrow_entry(*rows: PredictionRecord) -> bytes:
-    """The same where the rows came as an Arrow stream, whose columns hold integers only."""
-    columns: dict[str, Any] = {
-        name: Array.from_numpy(np.array([row.inputs[name] for row in rows])) for name in rows[0].inputs
-    }
-    written = io.BytesIO()
-    write_ipc_stream(Table.from_pydict(columns), written, compression=None)
+def arrow_entry(*rows: PredictionRecord) -> list[bytes]:
+    """The entry, in parts, where the rows came as an Arrow stream, whose columns hold integers only."""
+    asked = _stream({name: [row.inputs[name] for row in rows] for name in rows[0].inputs})
+    answer: dict[str, Sequence[Any]] = {"prediction": [row.prediction for row in rows]}
+    for place in range(len(rows[0].probabilities or ())):
+        answer[f"probability_{place}"] = [row.probabilities[place] for row in rows if row.probabilities]
+    answered = _stream(answer | {"prediction_id": [row.prediction_id for row in rows]})
     line = msgspec.json.decode(entry(*rows))
-    answer = line.pop("answer")
-    scores = answer.pop("probabilities", None) or [[value] for value in answer["predictions"]]
-    del line["inputs"], answer["predictions"]
-    line["arrow"] = written.getvalue()
-    line["scored"] = answer | {
-        "scores": np.array(scores, np.float64).tobytes(),
-        "classes": None if rows[0].probabilities is None else [False, True],
-        "prediction_ids": "".join(answer["prediction_ids"]),
-    }
-    return msgspec.json.encode(line) + b"\n"
+    facts = {name: line["answer"][name] for name in ("model", "version", "variant")}
+    del line["answer"], line["inputs"]
+    sizes = {"streams": [len(asked), len(answered)], "rows": len(rows)}
+    return [msgspec.json.encode(sizes | line | facts), b"\n", asked, answered, b"\n"]
+
+
+def _stream(columns: dict[str, Sequence[Any]]) -> bytes:
+    written = io.BytesIO()
+    table = Table.from_pydict({name: Array.from_numpy(np.array(cells)) for name, cells in columns.items()})
+    write_ipc_stream(table, written, compression=None)
+    return written.getvalue()
 
 
 def append(journal: Journal, *rows: PredictionRecord) -> None:
     """Record requests of one row each."""
     for row in rows:
-        journal.append(entry(row), 1)
+        journal.append([entry(row)], 1)

@@ -78,16 +78,23 @@ class BatchReader:
         self._dictionaries: dict[int, Values] = {}
 
     def feed(self, piece: bytes) -> list[Batch]:
-        self._rest += piece
-        batches = []
+        if self._rest:
+            self._rest += piece
+            if len(self._rest) < self._wanted:
+                return []
+            piece = bytes(self._rest)
+            self._rest.clear()
+        rest, batches = memoryview(piece), []
         try:
-            while len(self._rest) >= self._wanted:
-                message = self._next_message()
+            while len(rest) >= self._wanted:
+                message, size = self._next_message(rest)
+                rest = rest[size:]
                 if message is not None and (batch := self._read(message)) is not None:
                     batches.append(batch)
                     self._count(batch)
         except (ValueError, IndexError, OverflowError, struct.error) as error:
             raise _malformed(str(error)) from None
+        self._rest += rest
         return batches
 
     def _count(self, batch: Batch) -> None:
@@ -105,24 +112,23 @@ class BatchReader:
             raise _malformed("it does not end with its end-of-stream marker. Close the writer before sending")
         return []
 
-    def _next_message(self) -> "_Message | None":
-        """The message at the front, taken off; None where more bytes are wanted first."""
+    def _next_message(self, rest: memoryview) -> "tuple[_Message | None, int]":
+        """The message at the front and its bytes; None where more bytes are wanted first."""
         if self._ended:
             raise ValueError("bytes follow its end-of-stream marker")
-        marker, size = PREFIX.unpack_from(self._rest)
+        marker, size = PREFIX.unpack_from(rest)
         if marker != CONTINUATION or not 0 <= size <= MAX_METADATA_BYTES:
             raise ValueError("it is not in the IPC streaming format (Feather, the file format, is another)")
         if size == 0:
             if self._fields is None:
                 raise ValueError("it has no schema")
             self._ended = True
-            del self._rest[: PREFIX.size]
             self._wanted = 1
-            return None
+            return None, PREFIX.size
         self._wanted = body = PREFIX.size + size
-        if len(self._rest) < body:
-            return None
-        head = _Table.root(bytes(self._rest[PREFIX.size : body]))
+        if len(rest) < body:
+            return None, 0
+        head = _Table.root(bytes(rest[PREFIX.size : body]))
         body_size = head.number(3, "<q")
         if not 0 <= body_size <= self._max_bytes:
             raise fault(
@@ -131,12 +137,10 @@ class BatchReader:
                 "Write it in smaller batches (pyarrow: max_chunksize).",
             )
         self._wanted = end = body + body_size
-        if len(self._rest) < end:
-            return None
-        whole = bytes(self._rest[:end])
-        del self._rest[:end]
+        if len(rest) < end:
+            return None, 0
         self._wanted = PREFIX.size
-        return _Message(head.number(1, "<B"), head.table(2), memoryview(whole)[body:])
+        return _Message(head.number(1, "<B"), head.table(2), rest[body:end]), end
 
     def _read(self, message: "_Message") -> Batch | None:
         if message.type == 1:
@@ -388,7 +392,7 @@ class _Buffers:
                 return Values(kind, valid, _microseconds(field, array, valid))
         array = _array(self._take(), field.type.dtype, rows)
         if kind is Kind.FLOAT:
-            array = array.astype(np.float64)  # not every reader knows the 16 bits
+            array = array.astype(np.float64, copy=False)  # not every reader knows the 16 bits
             missing = np.isnan(array)
             if missing.any():  # null, as in JSON
                 valid &= ~missing

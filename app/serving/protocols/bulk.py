@@ -6,7 +6,7 @@ known to be good, so a wrong row is a plain 422, and a client may write all of i
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -21,25 +21,23 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app.access.caller import Caller
-from app.columns import ColumnType
 from app.datasets.content import preferred
 from app.datasets.faults import fault
 from app.datasets.ingest import MediaType
 from app.errors import InputError, InvalidInput
 from app.owned import Scratch
+from app.serving.answers import Answer
 from app.serving.labels import label_text, probability_columns
 from app.serving.live import Target
-from app.serving.predicting import SMALL_ROWS, Answer, Predicting, Stopwatch, is_batched, timed
-from app.serving.prediction_ids import ID_LENGTH
+from app.serving.predicting import SMALL_ROWS, Predicting, Stopwatch, is_batched, timed
 from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
     BatchReader,
     write_batch,
-    write_start,
     write_stream,
 )
-from app.serving.protocols.columns import Column, Kind, Values, encode_columns
+from app.serving.protocols.columns import Column, Values, encode_columns
 from app.serving.protocols.row_readers import CsvReader, NdjsonReader, Row
 from app.serving.rows import Rows
 from app.serving.versions import LoadedVersion
@@ -131,12 +129,6 @@ def read_stream(version: LoadedVersion, body: bytes, max_rows: int) -> Rows | No
     except (ValueError, InvalidInput):
         return None
     return Rows.of_arrow(matrix, batch.stream)
-
-
-def write_stream_of(answer: Answer) -> bytes:
-    """The whole of an answer as an Arrow stream."""
-    writer = _ArrowWriter(answer.target, answer.size)
-    return writer.write(answer) + writer.end()
 
 
 def arrow_head(target: Target) -> bytes:
@@ -420,58 +412,11 @@ _encoder = msgspec.json.Encoder()
 
 
 class _ArrowWriter(_Writer):
-    """Columns ``prediction``, ``probability_<class>``, ``prediction_id``; the metadata says whose."""
-
     def part(self, answer: Answer) -> bytes:
-        columns = self._columns(answer)
-        return (b"" if self.rows else self._start(columns)) + write_batch(columns)
+        return (b"" if self.rows else answer.schema) + write_batch(answer.columns)
 
     def end(self) -> bytes:
         return END_OF_STREAM
-
-    def _start(self, columns: dict[str, Values]) -> bytes:
-        version, variant = self.target.version, self.target.variant
-        return write_start(
-            columns,
-            {"model": version.model, "version": str(version.number), "variant": str(variant or "")},
-        )
-
-    def _columns(self, answer: Answer) -> dict[str, Values]:
-        scores = answer.scores
-        valid = np.ones(len(scores), np.bool_)
-        if self.signature.classes is None:
-            columns = {"prediction": Values(Kind.FLOAT, valid, scores[:, 0])}
-        else:
-            labels = _labels(self.signature.classes, self.signature.target_type)
-            columns = {"prediction": Column(labels, scores.argmax(axis=1)).plain()}
-            for place, name in enumerate(self.shares):
-                columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
-        ends = np.arange(ID_LENGTH, len(answer.ids) + 1, ID_LENGTH)
-        bounds = np.stack((ends - ID_LENGTH, ends), axis=1)
-        columns["prediction_id"] = Values(Kind.TEXT, valid, bounds, answer.ids.encode())
-        return columns
-
-
-LABEL_TYPES: dict[ColumnType, tuple[Kind, Any]] = {
-    ColumnType.BOOLEAN: (Kind.BOOLEAN, np.bool_),
-    ColumnType.INTEGER: (Kind.INTEGER, np.int64),
-    ColumnType.NUMBER: (Kind.FLOAT, np.float64),
-}
-
-
-def _labels(classes: Sequence[bool | int | float | str], type_: ColumnType) -> Values:
-    if type_ not in LABEL_TYPES:
-        return _texts([str(label) for label in classes])
-    kind, dtype = LABEL_TYPES[type_]
-    return Values(kind, np.ones(len(classes), np.bool_), np.array(classes, dtype))
-
-
-def _texts(texts: Sequence[str]) -> Values:
-    together = "".join(texts)
-    encoded = texts if together.isascii() else [text.encode() for text in texts]
-    ends = np.cumsum([len(text) for text in encoded])
-    bounds = np.stack((np.append(0, ends[:-1]), ends), axis=1)
-    return Values(Kind.TEXT, np.ones(len(texts), np.bool_), bounds, together.encode())
 
 
 class _JsonWriter(_Writer):

@@ -142,6 +142,8 @@ def _encode_column(feature: Feature, column: Column) -> tuple[Floats, list[tuple
     """The cells of a column, and the first rows at fault with what is wrong in each."""
     values, places = column
     cells, unsettled = _encode_quickly(feature, values)
+    if places is None and not unsettled.any():
+        return cells, []
     faults: dict[int, str] = {}
     for place in np.flatnonzero(unsettled).tolist():
         try:
@@ -183,7 +185,7 @@ def _encode_quickly(feature: Feature, values: Values) -> tuple[Floats, Flags]:
         else:
             settled &= np.abs(cells) <= EXACT_IN_FLOAT
             cells = _find_numbers(feature, cells)
-    cells[~values.valid] = np.nan
+    np.putmask(cells, ~values.valid, np.nan)
     return cells, values.valid > settled if feature.nullable else ~(values.valid & settled)
 
 

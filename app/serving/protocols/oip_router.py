@@ -12,16 +12,16 @@ from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
 from app.db import Database
 from app.errors import Conflict
-from app.http.fields import Number
 from app.http.problems import problem_responses
 from app.http.session import DatabaseDep
 from app.registry.models import ModelVersion
 from app.registry.service import get_model, get_version
 from app.registry.signature import Signature
 from app.serving import service
+from app.serving.answers import Answer
 from app.serving.live import LiveTable, Target
-from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep
-from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Answer, Predicting, timed
+from app.serving.predict_router import PREDICTION_ID_EXAMPLE, PredictingDep, VersionDep
+from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Predicting, timed
 from app.serving.protocols import oip
 from app.serving.protocols.compression import compress, decompress
 from app.serving.protocols.oip_metadata import (
@@ -64,19 +64,12 @@ def find_champion(model: str, caller: CallerDep, live: LiveDep) -> Described:
     return Described(version.model, version.number, version.signature)
 
 
-def find_version(model: str, version: Number, caller: CallerDep, database: DatabaseDep) -> Described:
-    """A version by its number, whether or not it is in service. Raises NotFound."""
-    row = _get_version(database, caller, model, version)
-    return Described(row.model, row.number, Signature.model_validate(row.signature))
-
-
-def _get_version(database: Database, caller: Caller, model: str, version: int) -> ModelVersion:
-    with database.session_scope(write=False) as session:
-        return get_version(session, model, version, caller)
+def describe(version: VersionDep) -> Described:
+    return Described(version.model, version.number, Signature.model_validate(version.signature))
 
 
 ChampionDep = Annotated[Described, Depends(find_champion)]
-VersionDep = Annotated[Described, Depends(find_version)]
+DescribedDep = Annotated[Described, Depends(describe)]
 
 
 def _answers(description: str, example: Any, *errors: int) -> dict[str, Any]:
@@ -155,7 +148,7 @@ def model_statistics(version: ChampionDep) -> Response:
 
 
 @router.get("/models/{model}/versions/{version}/stats", **STATISTICS)
-def version_statistics(version: VersionDep) -> Response:
+def version_statistics(version: DescribedDep) -> Response:
     """The same of one version."""
     key = version.model, version.number
     return _statistics({key: _read_statistics().get(key, Statistics())})
@@ -199,7 +192,7 @@ def model_metadata(version: ChampionDep, database: DatabaseDep) -> Response:
 
 
 @router.get("/models/{model}/versions/{version}", **METADATA)
-def version_metadata(version: VersionDep) -> Response:
+def version_metadata(version: DescribedDep) -> Response:
     """The same of one version."""
     return _metadata(version, [str(version.number)])
 
@@ -226,12 +219,10 @@ def model_ready(version: ChampionDep) -> Response:
 
 
 @router.get("/models/{model}/versions/{version}/ready", **READY)
-def version_ready(
-    model: str, version: Number, caller: CallerDep, database: DatabaseDep, live: LiveDep
-) -> Response:
+def version_ready(version: VersionDep, live: LiveDep) -> Response:
     """Whether one version answers."""
-    live.load(_get_version(database, caller, model, version).id)
-    return JSONResponse({"name": model, "ready": True})
+    live.load(version.id)
+    return JSONResponse({"name": version.model, "ready": True})
 
 
 CONFIG: dict[str, Any] = _answers(
@@ -256,7 +247,7 @@ def model_config(version: ChampionDep, request: Request) -> Response:
 
 
 @router.get("/models/{model}/versions/{version}/config", **CONFIG)
-def version_config(version: VersionDep, request: Request) -> Response:
+def version_config(version: DescribedDep, request: Request) -> Response:
     """The same of one version."""
     return _config(version, request)
 
@@ -319,16 +310,13 @@ async def infer(model: str, request: Request, caller: CallerDep, predicting: Pre
 
 @router.post("/models/{model}/versions/{version}/infer", **INFER)
 async def infer_with_version(
-    model: str,
-    version: Number,
+    version: VersionDep,
     request: Request,
     caller: CallerDep,
-    database: DatabaseDep,
     predicting: PredictingDep,
 ) -> Response:
     """Predict with one version, whether or not it is in service."""
-    found = await run_in_threadpool(_get_version, database, caller, model, version)
-    return await _infer(request, caller, predicting, await predicting.version_target(found.id))
+    return await _infer(request, caller, predicting, await predicting.version_target(version.id))
 
 
 async def _infer(request: Request, caller: Caller, predicting: Predicting, target: Target) -> Response:
