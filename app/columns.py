@@ -14,6 +14,11 @@ class ColumnType(StrEnum):
     DATETIME = "datetime"
 
 
+NUMBERS = (ColumnType.INTEGER, ColumnType.NUMBER)
+TIMES = (ColumnType.DATE, ColumnType.DATETIME)
+ORDERED = NUMBERS + TIMES
+
+
 class Column(BaseModel):
     """A column of a data version; ``nullable`` says whether the data holds a null in it."""
 

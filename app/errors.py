@@ -21,6 +21,11 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def quoted(text: str) -> str:
+    """A text of the request as a message names it: a long one is cut."""
+    return repr(text if len(text) <= 200 else f"{text[:200]}…")
+
+
 class AppError(Exception):
     """An answer other than the one asked for.
 

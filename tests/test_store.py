@@ -1,6 +1,8 @@
 """The object store, in a folder and on a real S3 server."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,6 +60,36 @@ def test_an_object_is_named_by_the_hash_of_its_bytes(store: Store, raw: LocalSto
 def test_the_same_bytes_are_stored_once(store: Store, raw: LocalStore | S3Store) -> None:
     assert store.write([b"same"]) == store.write([b"sa", b"me"])
     assert len(names(raw)) == 1
+
+
+def test_a_file_that_is_taken_stays_when_its_folder_goes(
+    store: Store, raw: LocalStore | S3Store, scratch: Scratch
+) -> None:
+    expected = hashlib.sha256(b"roundhouse").hexdigest()
+    for known in (None, f"sha256:{expected}"):
+        began = datetime.now(UTC) - timedelta(seconds=2)
+        with scratch.folder() as folder:
+            (folder / "upload").write_bytes(b"roundhouse")
+            os.utime(folder / "upload", (0, 0))
+            assert store.take_file(folder / "upload", known) == (f"sha256:{expected}", 10)
+        assert store.read(f"sha256:{expected}") == b"roundhouse"
+        assert names(raw) == [object_path(expected)]
+        # To the collector of garbage it is as young as its store has it.
+        assert not store.list_unused(expected[:2], (), before=began)
+
+
+def test_a_file_of_another_file_system_is_copied(
+    tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    store = Store("", folder=tmp_path / "objects", scratch=scratch)
+    (tmp_path / "upload").write_bytes(b"roundhouse")
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    stored = store.take_file(tmp_path / "upload")
+    (tmp_path / "upload").write_bytes(b"something else")
+    assert store.read(stored.digest) == b"roundhouse"
 
 
 def test_only_what_was_stored_is_held(store: Store) -> None:

@@ -1,6 +1,6 @@
 """New versions: a table and where it comes from become a version of a dataset, or nothing does."""
 
-import hashlib
+from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
+from app.datasets.canonical import Table
 from app.datasets.contract_service import Report, check_arrival, find_contract
 from app.datasets.decode import Limits, decode, explain
 from app.datasets.identity import content_digest
-from app.datasets.ingest import MediaType, Table, ingest
+from app.datasets.ingest import MediaType, ingest
 from app.datasets.models import Dataset, DatasetVersion, DataStatus
 from app.datasets.profiles import store_profile
 from app.datasets.recipe import Recipe
@@ -58,11 +59,8 @@ class Arrival(NamedTuple):
     table: Table
     profile: str | None = None
     """The digest of the object that holds its profile; without one, that is made when it is asked for."""
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    unique: Collection[str] = ()
+    """Columns that are known to repeat no value."""
 
 
 def add_upload(
@@ -81,8 +79,9 @@ def add_upload(
     with database.session_scope(write=False) as session:
         if (found := _find_content(session, get_dataset(session, name), content)) is not None:
             return found, False
-    original = store.write_file(upload.path)
-    canonical = store.write_file(parquet)
+    original = store.take_file(upload.path, upload.digest)
+    canonical = store.take_file(parquet)
+    digest, profile = store_profile(store, parquet, table.columns, table.rows, upload.path.parent)
     arrival = Arrival(
         origin=upload.origin,
         media_type=upload.media_type,
@@ -92,7 +91,8 @@ def add_upload(
         content_digest=content,
         parts=[canonical.digest],
         table=table,
-        profile=store_profile(store, parquet, table.columns, table.rows, upload.path.parent),
+        profile=digest,
+        unique={column.name for column in profile.columns if column.is_unique},
     )
     return add_version(database, store, caller, name, arrival, upload.path.parent)
 
@@ -140,8 +140,17 @@ def add_version(
     ``spill`` is a folder for what the check does not hold in memory.
     """
     while True:
-        columns, kind = arrival.table.columns, arrival.origin["kind"]
-        report = check_arrival(database, store, name, arrival.parts, columns, caller.now, spill, kind)
+        report = check_arrival(
+            database,
+            store,
+            name,
+            arrival.parts,
+            arrival.table.columns,
+            caller.now,
+            spill,
+            kind=arrival.origin["kind"],
+            unique=arrival.unique,
+        )
         with database.session_scope() as session:
             dataset = lock_dataset(session, name)
             in_force = find_contract(session, dataset)

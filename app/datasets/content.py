@@ -1,8 +1,9 @@
 """Tables as the content of an answer, in the format that the client likes best."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from starlette.responses import StreamingResponse
 
@@ -10,7 +11,7 @@ from app.datasets.engine import Parquet, parts_of
 from app.datasets.ingest import MediaType
 from app.datasets.selection import Selection
 from app.datasets.table import export
-from app.errors import AppError
+from app.errors import AppError, quoted
 from app.owned import Scratch
 from app.store import read_chunks
 
@@ -21,6 +22,7 @@ FILE_SUFFIX = {
     MediaType.ARROW_STREAM: "arrows",
 }
 
+T = TypeVar("T")
 
 RANGES = {media_type.value: media_type for media_type in FILE_SUFFIX} | {
     "": MediaType.PARQUET,
@@ -79,13 +81,15 @@ def preferred(accept: str) -> list[str]:
     return [name for unliked, name in sorted(wanted, key=lambda one: one[0]) if unliked < 0]
 
 
+def best_of(accept: str, formats: Mapping[str, T], thing: str, named: str) -> T:
+    """What ``Accept`` likes best of the formats of a thing, by media range. Raises AppError (406)."""
+    for name in preferred(accept):
+        if name in formats:
+            return formats[name]
+    detail = f"The {thing} can be had as {named}; Accept names {quoted(accept)}."
+    raise AppError("not_acceptable", detail, status=406)
+
+
 def accepted(accept: str) -> MediaType:
     """The media type of tables that ``Accept`` likes best. Raises AppError (406)."""
-    for name in preferred(accept):
-        if name in RANGES:
-            return RANGES[name]
-    raise AppError(
-        "not_acceptable",
-        f"The content can be had as {', '.join(FILE_SUFFIX)}; Accept names {accept!r}.",
-        status=406,
-    )
+    return best_of(accept, RANGES, "content", ", ".join(FILE_SUFFIX))

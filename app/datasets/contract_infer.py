@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from app.columns import Column, ColumnType
+from app.columns import NUMBERS, TIMES, Column, ColumnType
 from app.datasets.contract import (
     Allowed,
     Contract,
@@ -23,7 +23,7 @@ from app.datasets.contract import (
     Severity,
     Unique,
 )
-from app.datasets.contract_check import KEYS_AT_ONCE, NUMBERS, TIMES, Cell, aggregate, cell_of, view_table
+from app.datasets.contract_check import KEYS_AT_ONCE, Cell, aggregate, cell_of, view_table
 from app.datasets.distance import ReferenceCells
 from app.datasets.engine import Parquet, connect
 

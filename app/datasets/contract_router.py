@@ -65,16 +65,23 @@ class Acceptance(BaseModel):
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 
 
-@router.post("/contract:infer", response_model_exclude_none=True, responses=problem_responses(404))
+@router.post("/contract:infer", response_model_exclude_none=True, responses=problem_responses(403, 404))
 def infer_contract(
-    dataset: str, body: InferRequest, database: DatabaseDep, store: StoreDep, scratch: ScratchDep
+    dataset: str,
+    body: InferRequest,
+    caller: CallerDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    scratch: ScratchDep,
 ) -> ProposedContract:
     """Propose a contract that a version keeps. Nothing is changed.
 
     It has the columns with their types, nulls and ranges with some slack, the values of strings that have
     few, what is unique, and a number of rows. Whatever else the data promises, only a person knows.
     """
-    number, contract = contract_service.propose_contract(database, store, scratch, dataset, body.version)
+    number, contract = contract_service.propose_contract(
+        database, store, scratch, caller, dataset, body.version
+    )
     return ProposedContract(version=number, rules=contract.rules)
 
 
@@ -117,13 +124,13 @@ def list_contracts(dataset: str, session: SessionDep, paging: PagingDep) -> Page
     return Page(items=items, next=cursor)
 
 
-@router.get("/versions/{version}/report", responses=problem_responses(404))
-def get_report(dataset: str, version: Number, session: SessionDep) -> Report:
+@router.get("/versions/{version}/report", responses=problem_responses(403, 404))
+def get_report(dataset: str, version: Number, caller: CallerDep, session: SessionDep) -> Report:
     """What the contract found when the version came: each broken rule with its count and first rows."""
-    return contract_service.get_report(session, dataset, version)
+    return contract_service.get_report(session, caller, dataset, version)
 
 
-@router.post("/versions/{version:segment}:check", responses=problem_responses(404))
+@router.post("/versions/{version:segment}:check", responses=problem_responses(403, 404))
 def check_version(
     dataset: str,
     version: Number,

@@ -1,7 +1,7 @@
 """A dataset's contracts: proposing and changing them, checking versions, and accepting what breaks them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,21 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
-from app.columns import Column
+from app.columns import TIMES, Column
 from app.datasets.contract import Contract, Drift
-from app.datasets.contract_check import TIMES, Findings, check_table, find_bad_patterns
+from app.datasets.contract_check import Findings, check_table, find_bad_patterns, find_misfits
 from app.datasets.contract_infer import count_reference, infer_contract
 from app.datasets.distance import ReferenceCells
 from app.datasets.models import Dataset, DatasetContract, DatasetVersion, DataStatus, QuarantineRelease
-from app.datasets.service import PARTIAL, WHOLE, get_dataset, get_version, lock_dataset
+from app.datasets.service import (
+    PARTIAL,
+    WHOLE,
+    find_newest,
+    get_dataset,
+    get_rows_of,
+    get_version,
+    lock_dataset,
+)
 from app.db import Database
 from app.errors import Conflict, InputError, InvalidInput, NotFound, pointer
 from app.events.service import record_event
@@ -65,13 +73,13 @@ class Report(Findings):
 
 
 def propose_contract(
-    database: Database, store: Store, scratch: Scratch, name: str, number: int | None
+    database: Database, store: Store, scratch: Scratch, caller: Caller, name: str, number: int | None
 ) -> tuple[int, Contract]:
     """The version that was read, by default the newest, and a contract for versions like it."""
     with database.session_scope(write=False) as session:
-        version = get_version(session, name, number)
+        version = get_rows_of(session, caller, name, number)
     with store.open_files(version.parts) as parts, scratch.folder() as spill:
-        return version.number, infer_contract(parts, _columns_of(version), spill)
+        return version.number, infer_contract(parts, version.typed_columns, spill)
 
 
 def put_contract(
@@ -80,12 +88,15 @@ def put_contract(
     """Make this the dataset's contract, under the next number unless it is that already.
 
     The reference versions of drift rules are counted now and kept with the contract. Raises NotFound, and
-    InvalidInput for a regular expression or a reference that is none.
+    InvalidInput for a regular expression or a reference that is none, and for a rule that does not suit the
+    types of the newest version's columns.
     """
     with database.session_scope(write=False) as session:
-        get_dataset(session, name)
+        newest = find_newest(session, get_dataset(session, name))
     if wrong := find_bad_patterns(contract):
         raise _wrong_rules("invalid_pattern", wrong, "pattern")
+    if newest and (wrong := find_misfits(contract, {c.name: c.type for c in newest.typed_columns})):
+        raise _wrong_rules("unsuitable_rule", wrong)
     references = _count_references(database, store, scratch, name, contract)
     kept = {
         "contract": contract.model_dump(mode="json", exclude_defaults=True),
@@ -126,7 +137,7 @@ def _count_references(
             raise _wrong_rules(
                 "reference_not_found", dict.fromkeys(rules, absent.detail), "reference"
             ) from None
-        columns = _columns_of(version)
+        columns = version.typed_columns
         countable = {column.name for column in columns if column.type not in TIMES}
         if wrong := {
             place: f"version {number} has no column {rule.column!r} of numbers, strings or booleans"
@@ -139,8 +150,8 @@ def _count_references(
     return counted
 
 
-def _wrong_rules(code: str, wrong: Mapping[int, str], field: str) -> InvalidInput:
-    errors = [InputError(pointer("rules", place, field), what) for place, what in wrong.items()]
+def _wrong_rules(code: str, wrong: Mapping[int, str], *field: str) -> InvalidInput:
+    errors = [InputError(pointer("rules", place, *field), what) for place, what in wrong.items()]
     return InvalidInput(
         code, f"The contract is wrong: {errors[0].pointer}: {errors[0].detail}.", errors=errors
     )
@@ -190,14 +201,15 @@ def check_arrival(
     now: datetime,
     spill: Path,
     kind: str = "upload",
+    unique: Collection[str] = (),
 ) -> Report | None:
     """How a table of these stored parts holds to the dataset's contract, if it has one.
 
-    ``kind`` is that of the version's origin.
+    ``kind`` is that of the version's origin; ``unique`` columns are known to repeat no value.
     """
     with database.session_scope(write=False) as session:
         contract = find_contract(session, get_dataset(session, name))
-    return None if contract is None else _check(store, contract, parts, columns, now, spill, kind)
+    return None if contract is None else _check(store, contract, parts, columns, now, spill, kind, unique)
 
 
 def check_version(
@@ -205,11 +217,11 @@ def check_version(
 ) -> Report:
     """How a version holds to the contract in force, as if it came now. Raises NotFound."""
     with database.session_scope(write=False) as session:
-        version = get_version(session, name, number)
+        version = get_rows_of(session, caller, name, number)
         contract = get_contract(session, name)
     with scratch.folder() as spill:
         kind = version.origin["kind"]
-        return _check(store, contract, version.parts, _columns_of(version), caller.now, spill, kind)
+        return _check(store, contract, version.parts, version.typed_columns, caller.now, spill, kind)
 
 
 def _check(
@@ -220,26 +232,25 @@ def _check(
     now: datetime,
     spill: Path,
     kind: str,
+    unique: Collection[str] = (),
 ) -> Report:
     partial = kind in PARTIAL
     references = References.validate_python(row.rules["references"])
     with store.open_files(digests) as parts:
         contract = contract_of(row)
-        found = check_table(parts, columns, contract, references, now=now, spill=spill, partial=partial)
+        found = check_table(
+            parts, columns, contract, references, now=now, spill=spill, partial=partial, unique=unique
+        )
     status = DataStatus.QUARANTINED if found.breaks_contract else DataStatus.ACCEPTED
     return Report(contract=row.number, status=status, checked_at=now, **dict(found))
-
-
-def _columns_of(version: DatasetVersion) -> list[Column]:
-    return [Column.model_validate(column) for column in version.columns]
 
 
 # ── Quarantine ───────────────────────────────────────────────────────────────────────────────────
 
 
-def get_report(session: Session, name: str, number: int) -> Report:
+def get_report(session: Session, caller: Caller, name: str, number: int) -> Report:
     """What the check found when the version came. Raises NotFound where there was no contract then."""
-    version = get_version(session, name, number)
+    version = get_rows_of(session, caller, name, number)
     if version.report is None:
         raise NotFound(
             "report_not_found",

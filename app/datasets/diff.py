@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,23 +21,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.columns import Column, ColumnType
-from app.datasets.engine import connect, fit_to_width
+from app.columns import NUMBERS, TIMES, Column, ColumnType
+from app.datasets.engine import ROW_GROUP_BYTES, connect, fit_to_width
 from app.datasets.numbered_rows import NumberedRows, TableFiles
-from app.datasets.row_sketch import Batch, RowSketch
+from app.datasets.row_sketch import RowSketch
 from app.datasets.shift import ALPHA, MINIMUM_EFFECT, ColumnShift, Samples, judge_shifts
 from app.datasets.table import json_ready
-from app.errors import InputError, InvalidInput, pointer
+from app.errors import InputError, InvalidInput, pointer, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+MEMORY_LIMIT = "300MB"  # less than DuckDB has elsewhere: rows that differ spill as fast
+SMALL_ROW_GROUP = 1.5 * ROW_GROUP_BYTES
 TESTED_ROWS = 100_000
 TESTED_CELLS = 10_000_000
 REPEATED_KEYS = 3
 COLUMNS_AT_ONCE = 100
-NUMBERS = (ColumnType.INTEGER, ColumnType.NUMBER)
-TIMES = (ColumnType.DATE, ColumnType.DATETIME)
 
 T = TypeVar("T")
 
@@ -172,8 +171,10 @@ def compare_tables(
     keys = [pair for pair in pairs if pair.name in key]
     others = [pair for pair in pairs if pair.name not in key]
     with TemporaryDirectory(prefix="diff-", dir=spill) as folder, connect(Path(folder)) as connection:
-        fit_to_width(connection, max(len(old.columns), len(new.columns)))
         before, after = NumberedRows(connection, old), NumberedRows(connection, new)
+        if max(before.row_group_bytes, after.row_group_bytes) <= SMALL_ROW_GROUP:
+            connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        fit_to_width(connection, max(len(old.columns), len(new.columns)))
         if keys:
             _check_unique(before, [(pair.name, f"c{pair.old_index}", pair.old_type) for pair in keys])
             _check_unique(after, [(pair.name, f"c{pair.new_index}", pair.new_type) for pair in keys])
@@ -185,11 +186,11 @@ def compare_tables(
         sketch = RowSketch(Path(folder) / "buckets")
         sketch.add(
             "old",
-            _ahead(before.hashes([pair.old() for pair in values], [pair.old() for pair in texts], shared)),
+            before.hashes([pair.old() for pair in values], [pair.old() for pair in texts], shared),
         )
         sketch.subtract(
             "new",
-            _ahead(after.hashes([pair.new() for pair in values], [pair.new() for pair in texts], shared)),
+            after.hashes([pair.new() for pair in values], [pair.new() for pair in texts], shared),
         )
         tested = min(TESTED_ROWS, TESTED_CELLS // len(pairs))
         before.pick("old", sketch, tested)
@@ -232,9 +233,9 @@ def _pairs(old: TableFiles, new: TableFiles, key: Sequence[str]) -> list[_Pair]:
     errors = [
         InputError(
             pointer("query", "key", index),
-            f"{name!r} is named twice"
+            f"{quoted(name)} is named twice"
             if name in key[:index]
-            else f"{name!r} is no column of both versions, of one type",
+            else f"{quoted(name)} is no column of both versions, of one type",
         )
         for index, name in enumerate(key)
         if name not in known or name in key[:index]
@@ -286,15 +287,6 @@ def _check_unique(rows: NumberedRows, key: Sequence[tuple[str, str, ColumnType]]
 
 def _quoted(text: str | None) -> str:
     return "null" if text is None else repr(text[:100])
-
-
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same, the next one being read while the caller works on one."""
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = reader.submit(next, batches, None)
-            yield batch
 
 
 def _samples(connection: DuckDBPyConnection, pairs: Sequence[_Pair]) -> Iterator[tuple[str, Samples]]:

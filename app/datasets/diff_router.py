@@ -5,8 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.access.route import GuardedRoute
-from app.columns import Column
+from app.access.route import CallerDep, GuardedRoute
 from app.datasets.diff import (
     RowChanges,
     SchemaChanges,
@@ -17,7 +16,7 @@ from app.datasets.diff import (
 )
 from app.datasets.models import DatasetVersion
 from app.datasets.numbered_rows import TableFiles
-from app.datasets.service import get_version
+from app.datasets.service import get_rows_of
 from app.http.fields import Name, Number
 from app.http.problems import problem_responses
 from app.http.query import KNOWN_PARAMETERS
@@ -108,12 +107,13 @@ class VersionDiff(BaseModel):
 @router.get(
     "/{dataset}/versions/{version}/diff/{other}",
     dependencies=[KNOWN_PARAMETERS],
-    responses=problem_responses(404, 422),
+    responses=problem_responses(403, 404, 422),
 )
 def diff_versions(
     dataset: str,
     version: Number,
     other: Number,
+    caller: CallerDep,
     database: DatabaseDep,
     store: StoreDep,
     scratch: ScratchDep,
@@ -129,14 +129,15 @@ def diff_versions(
     With key columns, rows are added, removed or changed; without, whole rows are counted.
     """
     with database.session_scope(write=False) as session:
-        old, new = get_version(session, dataset, version), get_version(session, of or dataset, other)
+        old = get_rows_of(session, caller, dataset, version)
+        new = get_rows_of(session, caller, of or dataset, other)
     digests = list(dict.fromkeys([*old.parts, *new.parts]))
     with scratch.folder() as folder, store.open_files(digests) as opened:
         paths = dict(zip(digests, opened, strict=True))
         before, after = (
             TableFiles(
                 f"version {found.number} of {found.dataset!r}",
-                [Column.model_validate(column) for column in found.columns],
+                found.typed_columns,
                 found.parts,
                 [paths[digest] for digest in found.parts],
             )

@@ -9,7 +9,7 @@ drawn by ``MD5("seed:row number")``, rows counted from 0, a group by ``MD5("seed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import accumulate
@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from app.columns import Column, ColumnType
-from app.datasets.engine import Parquet, connect, identifier, rows_of
+from app.datasets.canonical import write_rows
+from app.datasets.engine import Parquet, connect, identifier, row_bytes_of, rows_of
 from app.datasets.faults import fault
-from app.datasets.table import write_rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_PARTS = 16
 """Files that a version's table may consist of before some are made one."""
 MAX_STRATA = 10_000
+MEMORY_LIMIT = "400MB"  # what is drawn of many rows spills as fast
 
 
 def tail_to_merge(sizes: Sequence[int]) -> int:
@@ -82,14 +83,14 @@ def allot(rows: Sequence[int], total: int) -> list[int]:
 
 def write_split(
     parquet: Parquet,
-    targets: Sequence[Path],
+    targets: Mapping[str, Path],
     shares: Sequence[Fraction],
     seed: int,
     *,
     by: Column | None = None,
     stratify: Column | None = None,
 ) -> None:
-    """Divide the rows of a table among the files ``targets``, in the shares given, which sum to 1.
+    """Divide the rows of a table among the files of the parts named, in the shares given, which sum to 1.
 
     Every row is in one of them, and their order is kept. Each part has its share of all rows, or with
     ``stratify`` of the rows of each of that column's values, rounded down or up. With ``by`` the rows of one
@@ -97,22 +98,19 @@ def write_split(
     and each belongs to the part in whose share its middle lies. Raises InvalidInput where a part would hold
     no rows.
     """
-    with _drawing(targets[0].parent) as connection:
+    with _drawing(next(iter(targets.values())).parent) as connection:
         if by is not None:
             _assign_groups(connection, parquet, shares, seed, by)
         else:
             strata = _draw_rows(connection, parquet, seed, stratify)
             _assign_rows(connection, divide(strata, shares))
         held = connection.execute("SELECT part, count(*) FROM assigned GROUP BY part").fetchall()
-        empty = sorted(set(range(len(targets))) - {part for part, _ in held})
-        if empty:
-            raise fault(
-                "empty_part",
-                f"Part {empty[0] + 1} of {len(targets)} would hold no rows. Ask for a larger share, or for "
-                "fewer parts.",
-                "parts",
-            )
-        for part, target in enumerate(targets):
+        rows = dict(held)
+        for part, name in enumerate(targets):
+            if part not in rows:
+                detail = f"The part {name!r} would hold no rows. Ask for a larger share, or for fewer parts."
+                raise fault("empty_part", detail, "parts", name)
+        for part, target in enumerate(targets.values()):
             _write_part(connection, parquet, part, target)
 
 
@@ -132,6 +130,7 @@ def write_sample(
 @contextmanager
 def _drawing(folder: Path) -> Iterator[DuckDBPyConnection]:
     with TemporaryDirectory(prefix=".drawing-", dir=folder) as spill, connect(Path(spill)) as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         yield connection
 
 
@@ -233,4 +232,5 @@ def _write_part(connection: DuckDBPyConnection, parquet: Parquet, part: int, tar
         f"SELECT source.* FROM {rows_of(parquet)} AS source POSITIONAL JOIN assigned"
         f" WHERE assigned.part = {part}",
         target,
+        row_bytes_of(connection, parquet),
     )

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.access.route import CallerDep, GuardedRoute, UploadRoute
 from app.datasets import growth_service
 from app.datasets.growth_service import Draw
-from app.datasets.router import VERSION_EXAMPLE, DatasetVersionInfo, version_info
+from app.datasets.router import VERSION_EXAMPLE, DatasetVersionInfo, made_info, version_info
 from app.datasets.upload_router import UPLOAD_BODY, RecipeQuery, check_dataset, receive
 from app.http.fields import Name, Number
 from app.http.problems import problem_responses
@@ -128,13 +128,17 @@ async def append_rows(
         made, created = await run_in_threadpool(
             growth_service.append_rows, database, store, caller, dataset, version, upload
         )
-    if not created:
-        response.status_code = 200
-    response.headers["location"] = f"/v1/datasets/{dataset}/versions/{made.number}"
-    return version_info(made, caller)
+    return made_info(made, caller, response, created=created)
 
 
-@router.post("/{dataset}/versions/{version:segment}:split", status_code=201, responses=problem_responses(404))
+@router.post(
+    "/{dataset}/versions/{version:segment}:split",
+    status_code=201,
+    responses={
+        200: {"description": "The versions that hold these parts already.", "model": SplitInfo},
+        **problem_responses(404),
+    },
+)
 def split_version(
     dataset: str,
     version: Number,
@@ -161,6 +165,8 @@ def split_version(
             Draw(body.seed, body.by, body.stratify),
             folder,
         )
+    if not any(created for _, created in made.values()):
+        response.status_code = 200
     response.headers["location"] = f"/v1/datasets/{dataset}/versions"
     return SplitInfo(parts={part: version_info(version, caller) for part, (version, _) in made.items()})
 
@@ -195,7 +201,4 @@ def sample_version(
             Draw(body.seed, stratify=body.stratify),
             folder,
         )
-    if not created:
-        response.status_code = 200
-    response.headers["location"] = f"/v1/datasets/{dataset}/versions/{made.number}"
-    return version_info(made, caller)
+    return made_info(made, caller, response, created=created)

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 from app.access.caller import Caller
 from app.columns import Column, ColumnType
 from app.datasets.arrivals import Arrival, Upload, add_version, find_upload, read_upload, recipe_record
-from app.datasets.engine import connect, identifier, rows_of
+from app.datasets.canonical import Table, describe, write_rows
+from app.datasets.engine import connect, identifier, row_bytes_of, rows_of
 from app.datasets.faults import fault
 from app.datasets.growth import tail_to_merge, write_sample, write_split
 from app.datasets.identity import content_digest
 from app.datasets.infer import SQL_TYPES
-from app.datasets.ingest import MediaType, Table
+from app.datasets.ingest import MediaType
 from app.datasets.models import DatasetVersion
 from app.datasets.service import get_version
-from app.datasets.table import concatenate, describe, write_rows
+from app.datasets.table import concatenate
 from app.db import Database
-from app.errors import InvalidInput, pointer
+from app.errors import InvalidInput, pointer, quoted
 from app.store import Store
 
 
@@ -50,7 +51,7 @@ def append_rows(
         base = get_version(session, name, number)
         if (found := find_upload(session, name, upload)) is not None:
             return found, False
-    columns = [Column.model_validate(column) for column in base.columns]
+    columns = base.typed_columns
     received, added = _read_rows(upload, columns)
     added_file = _arrange(received, added, columns)
     with store.open_files(base.parts) as shared:
@@ -60,9 +61,10 @@ def append_rows(
             added_file = upload.path.with_name("merged.parquet")
             concatenate(files[kept:], added_file)
             files = [*shared[:kept], added_file]
-        table = describe(files, columns)
+        with connect(spill=None) as connection:
+            table = describe(connection, files, columns)
         digest = content_digest(files, columns)
-    original = store.write_file(upload.path)
+    original = store.take_file(upload.path, upload.digest)
     arrival = Arrival(
         origin=upload.origin,
         media_type=upload.media_type,
@@ -70,7 +72,7 @@ def append_rows(
         size=original.size,
         recipe=recipe_record(upload, added),
         content_digest=digest,
-        parts=[*base.parts[:kept], store.write_file(added_file).digest],
+        parts=[*base.parts[:kept], store.take_file(added_file).digest],
         table=table,
     )
     return add_version(database, store, caller, name, arrival, upload.path.parent)
@@ -137,7 +139,8 @@ def _arrange(received: Path, table: Table, columns: Sequence[Column]) -> Path:
     )
     arranged = received.with_name("arranged.parquet")
     with connect(received.parent) as connection:
-        write_rows(connection, f"SELECT {cells} FROM {rows_of(received)}", arranged)
+        rows = f"SELECT {cells} FROM {rows_of(received)}"
+        write_rows(connection, rows, arranged, row_bytes_of(connection, received))
     return arranged
 
 
@@ -168,7 +171,7 @@ def split_version(
     with store.open_files(base.parts) as files:
         write_split(
             files,
-            list(targets.values()),
+            targets,
             list(shares.values()),
             draw.seed,
             by=by,
@@ -226,7 +229,7 @@ def sample_version(
 def _base(database: Database, name: str, number: int) -> tuple[DatasetVersion, list[Column]]:
     with database.session_scope(write=False) as session:
         base = get_version(session, name, number)
-    return base, [Column.model_validate(column) for column in base.columns]
+    return base, base.typed_columns
 
 
 def _column(columns: Sequence[Column], name: str | None, field: str) -> Column | None:
@@ -235,7 +238,7 @@ def _column(columns: Sequence[Column], name: str | None, field: str) -> Column |
     for column in columns:
         if column.name == name:
             return column
-    raise fault("unknown_column", f"The version has no column {name!r}. Name one that it has.", field)
+    raise fault("unknown_column", f"The version has no column {quoted(name)}. Name one that it has.", field)
 
 
 def add_derived(
@@ -253,9 +256,10 @@ def add_derived(
 
 
 def _derive(store: Store, parquet: Path, columns: Sequence[Column], origin: dict[str, Any]) -> Arrival:
-    table = describe(parquet, columns)
+    with connect(spill=None) as connection:
+        table = describe(connection, parquet, columns)
     digest = content_digest(parquet, table.columns)
-    stored = store.write_file(parquet)
+    stored = store.take_file(parquet)
     return Arrival(
         origin=origin,
         media_type=MediaType.PARQUET,

@@ -43,6 +43,7 @@ def content_digest(parquet: Parquet, columns: Sequence[Column]) -> str:
     hashed = [_HashedColumn(column.type) for column in columns]
     with connect(spill=None) as connection:
         connection.execute("SET arrow_large_buffer_size = true")  # offsets of 64 bits
+        connection.execute("SET parquet_metadata_cache = true")  # each portion would parse it anew
         for start, stop, batch_rows in _portions(connection, parquet, len(columns)):
             names = [identifier(column.name) for column in columns[start:stop]]
             for arrays in _batches(
@@ -65,13 +66,14 @@ def _portions(
     """Which columns to read at once, as ranges, and in batches of how many rows."""
     files = ", ".join(map(one_file, parts_of(parquet)))
     weights = connection.execute(
-        f"SELECT sum(total_uncompressed_size) / sum(num_values) + {CELL_BYTES}"
+        f"SELECT sum(total_uncompressed_size) / sum(num_values) + {CELL_BYTES}, sum(num_values)::BIGINT"
         f" FROM parquet_metadata([{files}]) GROUP BY column_id ORDER BY column_id"
     ).fetchall()
+    rows = min(BATCH_ROWS, weights[0][1])
     start, weight = 0, 0.0
     for stop in range(1, columns + 1):
         weight += weights[stop - 1][0]
-        if stop == columns or (weight + weights[stop][0]) * BATCH_ROWS > BATCH_BYTES:
+        if stop == columns or (weight + weights[stop][0]) * rows > BATCH_BYTES:
             yield start, stop, int(min(BATCH_ROWS, max(1, BATCH_BYTES / weight)))
             start, weight = stop, 0.0
 

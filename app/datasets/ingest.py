@@ -15,18 +15,11 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from app.columns import Column, ColumnType
-from app.datasets.engine import (
-    connect,
-    fit_to_rows,
-    fit_to_width,
-    identifier,
-    literal,
-    one_file,
-    row_bytes_of,
-)
+from app.datasets.canonical import Table, describe, write_rows
+from app.datasets.engine import connect, identifier, literal, one_file, row_bytes_of
 from app.datasets.faults import check_names, fault
 from app.datasets.infer import (
     SQL_TYPES,
@@ -50,8 +43,6 @@ if TYPE_CHECKING:
 NARROW = 200  # columns
 NARROW_MEMORY_LIMIT = "400MB"
 BUFFER_BYTES = 4 * 2**20  # of CSV, for each thread
-COMPRESSION_LEVEL = 1  # a fifth faster than DuckDB's 3 and 2 % larger, on a mixed table
-ROW_GROUP_CELLS = 4_000_000
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -60,13 +51,6 @@ class MediaType(StrEnum):
     PARQUET = "application/vnd.apache.parquet"
     NDJSON = "application/x-ndjson"
     ARROW_STREAM = "application/vnd.apache.arrow.stream"
-
-
-class Table(NamedTuple):
-    columns: list[Column]
-    rows: int
-    recipe: Recipe = Recipe()
-    """How the file was read, with all that was found out."""
 
 
 def ingest(source: Path, media_type: MediaType, target: Path, recipe: Recipe | None = None) -> Table:
@@ -279,24 +263,11 @@ def _write(
     values = ", ".join(f"{cell.value} AS {identifier(cell.name)}" for cell in cells)
     if len(cells) <= NARROW:
         connection.execute(f"SET memory_limit = '{NARROW_MEMORY_LIMIT}'")
-    fit_to_width(connection, len(cells))
-    group = max(2048, ROW_GROUP_CELLS // len(cells))
-    group = min(group, fit_to_rows(connection, row_bytes))
-    connection.execute(
-        f"COPY (SELECT {values} FROM source) TO {literal(str(target))}"
-        f" (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {COMPRESSION_LEVEL}, ROW_GROUP_SIZE {group})"
-    )
-    metadata = connection.execute(
-        "SELECT sum(num_values), sum(stats_null_count) FROM"
-        f" parquet_metadata({one_file(target)}) GROUP BY column_id ORDER BY column_id"
-    ).fetchall()
-    written = int(metadata[0][0]) if metadata else 0
-    if rows is not None and written != rows:
-        raise RuntimeError(f"DuckDB read {written} rows of a file that holds {rows}")
-    if not written:
+    write_rows(connection, f"SELECT {values} FROM source", target, row_bytes)
+    columns = [Column(name=cell.name, type=cell.type, nullable=True) for cell in cells]
+    table = describe(connection, target, columns)
+    if rows is not None and table.rows != rows:
+        raise RuntimeError(f"DuckDB read {table.rows} rows of a file that holds {rows}")
+    if not table.rows:
         raise fault("empty_table", "The file holds no rows. Send at least one.")
-    columns = [
-        Column(name=cell.name, type=cell.type, nullable=nulls > 0)
-        for cell, (_, nulls) in zip(cells, metadata, strict=True)
-    ]
-    return Table(columns, written)
+    return table

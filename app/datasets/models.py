@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.columns import Column
 from app.db import Base
 from app.store import ObjectDigest, ObjectDigests
 
@@ -74,6 +75,10 @@ class DatasetVersion(Base):
     tags: Mapped[dict[str, Any]]
     created_by: Mapped[str]
     created_at: Mapped[datetime]
+
+    @property
+    def typed_columns(self) -> list[Column]:
+        return [Column.model_validate(column) for column in self.columns]
 
 
 class DatasetContract(Base):

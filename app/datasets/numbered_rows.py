@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.columns import Column
-from app.datasets.engine import identifier, one_file
+from app.datasets.engine import ROW_GROUP_ROWS, identifier, one_file
 from app.datasets.row_sketch import BUCKETS, Batch, Positions, RowSketch
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BATCH_ROWS = 2_000_000
+BATCH_ROWS = 8 * ROW_GROUP_ROWS  # whole row groups: two batches that share one would both read it
+READERS = 2
 SALT = 0x9E3779B97F4A7C15
 """Any number: it makes the second hash of a row another function of its columns' hashes."""
 SEED = 0
@@ -38,13 +40,14 @@ class TableFiles(NamedTuple):
 class NumberedRows:
     """The rows of a table for SQL: ``position``, from 0 over all parts, and the columns as c0, c1, ….
 
-    ``count`` is their number.
+    ``count`` is their number, ``row_group_bytes`` the size of the largest row group, uncompressed.
     """
 
     def __init__(self, connection: DuckDBPyConnection, table: TableFiles) -> None:
         self._connection = connection
         self.name = table.name
         self.count = 0
+        self.row_group_bytes = 0
         self._parts: list[_Part] = []
         columns = [f"{identifier(column.name)} AS c{index}" for index, column in enumerate(table.columns)]
         # The reader numbers its rows in a column of this name, unless the file has one.
@@ -53,6 +56,9 @@ class NumberedRows:
         for digest, part in zip(table.digests, table.parts, strict=True):
             metadata = f"SELECT num_rows FROM parquet_file_metadata({one_file(part)})"
             ((rows,),) = connection.execute(metadata).fetchall()
+            largest = f"SELECT max(row_group_bytes) FROM parquet_metadata({one_file(part)})"
+            ((group_bytes,),) = connection.execute(largest).fetchall()
+            self.row_group_bytes = max(self.row_group_bytes, group_bytes or 0)
             source = (
                 f"(SELECT {number} AS number, {', '.join(columns)}"
                 f" FROM read_parquet({one_file(part)}, hive_partitioning = false))"
@@ -71,20 +77,21 @@ class NumberedRows:
             [f"xor(hash({value}), {SALT}::UBIGINT)" for value in numbers]
             + [f"hash('x' || {value})" for value in texts]
         )
-        query = f"SELECT (hash({first}) % {BUCKETS})::BIGINT AS bucket, hash({second}) AS hash"
-        remaining = shared.copy()
+        query = f"SELECT (hash({first}) & {BUCKETS - 1})::BIGINT AS bucket, hash({second}) AS hash"
+        remaining, parts = shared.copy(), []
         for part in self._parts:
             if remaining[part.digest] > 0:
                 remaining[part.digest] -= 1
-                continue
-            for position, columns in self._read(query, part):
-                yield Batch(position, columns["bucket"], columns["hash"])
+            else:
+                parts.append(part)
+        for position, columns in self._read(query, parts):
+            yield Batch(position, columns["bucket"], columns["hash"])
 
     def is_increasing(self, column: str) -> bool:
         """Whether each value of a column of integers is greater than the one before."""
         last = None
         query = f"SELECT {column} AS value"
-        for values in (columns["value"] for part in self._parts for _, columns in self._read(query, part)):
+        for values in (columns["value"] for _, columns in self._read(query, self._parts)):
             if np.ma.is_masked(values) or (values[1:] <= values[:-1]).any():
                 return False
             if last is not None and values[0] <= last:
@@ -116,14 +123,15 @@ class NumberedRows:
         made = False
         for part in self._parts:
             for begin, end in part.batches():
-                suspects = sketch.suspects(table, begin)
-                in_sample = sample[np.searchsorted(sample, begin) : np.searchsorted(sample, end)]
-                positions = np.union1d(suspects, in_sample)
+                suspect = sketch.suspects(table, begin, end)
+                in_sample = np.zeros(end - begin, dtype=np.bool_)
+                in_sample[sample[slice(*np.searchsorted(sample, (begin, end)))] - begin] = True
+                picked = np.flatnonzero(suspect | in_sample)
                 marks = {
-                    "position": positions,
-                    "number": positions - part.first,
-                    "suspect": np.isin(positions, suspects, assume_unique=True),
-                    "tested": np.isin(positions, in_sample, assume_unique=True),
+                    "position": picked + begin,
+                    "number": picked + (begin - part.first),
+                    "suspect": suspect[picked],
+                    "tested": in_sample[picked],
                 }
                 self._connection.register("picked", marks)
                 rows = f"SELECT * EXCLUDE (number) FROM picked JOIN {part.source(begin, end)} USING (number)"
@@ -136,10 +144,26 @@ class NumberedRows:
     def _all(self) -> str:
         return " UNION ALL ".join(f"FROM {part.rows}" for part in self._parts)
 
-    def _read(self, query: str, part: _Part) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """``query`` over the rows of a part, in order: each batch's first position, and its columns."""
-        for begin, end in part.batches():
-            yield begin, self._connection.execute(f"{query} FROM {part.source(begin, end)}").fetchnumpy()
+    def _read(self, query: str, parts: Iterable[_Part]) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """``query`` over the rows of parts, in order: each batch's first position, and its columns.
+
+        While the caller works on one batch, the next ones are read.
+        """
+
+        def read(source: str) -> dict[str, NDArray[Any]]:
+            with self._connection.cursor() as cursor:
+                return cursor.execute(f"{query} FROM {source}").fetchnumpy()
+
+        waiting: deque[tuple[int, Future[dict[str, NDArray[Any]]]]] = deque()
+        with ThreadPoolExecutor(READERS) as readers:
+            for part in parts:
+                for begin, end in part.batches():
+                    waiting.append((begin, readers.submit(read, part.source(begin, end))))
+                    if len(waiting) > READERS:
+                        position, following = waiting.popleft()
+                        yield position, following.result()
+            for position, following in waiting:
+                yield position, following.result()
 
 
 class _Part(NamedTuple):

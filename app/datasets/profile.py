@@ -64,6 +64,11 @@ class ColumnSummary(Frozen):
     )
     lengths: Lengths | None = Field(None, description="Of strings, in characters.")
 
+    @property
+    def is_unique(self) -> bool:
+        """Whether it is certain that no two values are alike: equal ones are not counted as different."""
+        return self.distinct_exact and self.distinct == self.count
+
 
 class Duplicates(Frozen):
     rows: int = Field(description="Rows that repeat an earlier row in every column.")

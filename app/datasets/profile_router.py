@@ -5,13 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.access.route import GuardedRoute
-from app.datasets.content import preferred
+from app.access.route import CallerDep, GuardedRoute
+from app.datasets.content import best_of
 from app.datasets.profile import DataProfile
 from app.datasets.profile_page import PAGE_HEADERS, render_page
 from app.datasets.profiles import add_target, read_profile
-from app.datasets.service import get_version
-from app.errors import AppError
+from app.datasets.service import get_rows_of
 from app.http.fields import Number
 from app.http.problems import problem_responses
 from app.http.query import KNOWN_PARAMETERS
@@ -44,13 +43,14 @@ RANGES = {
             "description": "The profile.",
             "content": {"text/html": {"schema": {"type": "string"}}},
         },
-        **problem_responses(404, 406),
+        **problem_responses(403, 404, 406),
     },
 )
 def get_profile(
     dataset: str,
     version: Number,
     request: Request,
+    caller: CallerDep,
     database: DatabaseDep,
     store: StoreDep,
     scratch: ScratchDep,
@@ -68,9 +68,11 @@ def get_profile(
     columns' associations with it too, by the measure that fits each one's type. As `text/html` the same is a
     page of its own, which can be saved and needs nothing from anywhere.
     """
-    format_ = wanted or _accepted(request.headers.get("accept", "*/*"))
+    format_ = wanted or best_of(
+        request.headers.get("accept", "*/*"), RANGES, "profile", "application/json and text/html"
+    )
     with database.session_scope(write=False) as session:
-        found = get_version(session, dataset, version)
+        found = get_rows_of(session, caller, dataset, version)
     content = read_profile(database, store, scratch, found)
     if format_ is Format.JSON and target is None:
         return Response(content, media_type="application/json", headers={"vary": "accept"})
@@ -81,15 +83,3 @@ def get_profile(
         return Response(profile.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
     page = render_page(profile, f"{found.dataset}, version {found.number}", found.digest, found.created_at)
     return Response(page, media_type="text/html", headers={"vary": "accept", **PAGE_HEADERS})
-
-
-def _accepted(accept: str) -> Format:
-    """The format that ``Accept`` likes best. Raises AppError (406)."""
-    for name in preferred(accept):
-        if name in RANGES:
-            return RANGES[name]
-    raise AppError(
-        "not_acceptable",
-        f"The profile can be had as application/json and text/html; Accept names {accept!r}.",
-        status=406,
-    )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.columns import Column, ColumnType
+from app.columns import NUMBERS, ORDERED, Column, ColumnType
 from app.datasets.association import Variable, associate, correlate
 from app.datasets.engine import Parquet, connect, fit_to_width, identifier, numbered_rows_of, rows_of
 from app.datasets.findings import find_in_table, find_of_target
@@ -65,8 +65,6 @@ LARGE = 1e140
 """The sum of the squares of larger numbers may be infinite."""
 
 EPOCH = date(1970, 1, 1)
-NUMBERS = (ColumnType.INTEGER, ColumnType.NUMBER)
-ORDERED = (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.DATE, ColumnType.DATETIME)
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,24 @@ from app.datasets.models import DatasetVersion
 from app.datasets.profile import DataProfile
 from app.datasets.profiler import build_profile, build_target_profile
 from app.db import Database
-from app.errors import InputError, InvalidInput, pointer
+from app.errors import InputError, InvalidInput, pointer, quoted
 from app.owned import Scratch
 from app.store import Store
 
 
-def store_profile(store: Store, parquet: Parquet, columns: Sequence[Column], rows: int, spill: Path) -> str:
-    """Profile a table that is to be a version, and return the digest of the object that holds the profile."""
+def store_profile(
+    store: Store, parquet: Parquet, columns: Sequence[Column], rows: int, spill: Path
+) -> tuple[str, DataProfile]:
+    """Profile a table that is to be a version; and the digest of the object that holds the profile."""
     profile = build_profile(parquet, columns, rows, spill)
-    return store.write([profile.model_dump_json().encode()]).digest
+    return store.write([profile.model_dump_json().encode()]).digest, profile
 
 
 def read_profile(database: Database, store: Store, scratch: Scratch, version: DatasetVersion) -> bytes:
     """The version's profile as JSON; the first time that it is asked for, it may have to be made."""
     if version.profile_digest is None:
-        columns = [Column.model_validate(column) for column in version.columns]
         with store.open_files(version.parts) as parts, scratch.folder() as folder:
-            digest = store_profile(store, parts, columns, version.rows, folder)
+            digest, _ = store_profile(store, parts, version.typed_columns, version.rows, folder)
         with database.session_scope() as session:
             # Another request may have made it meanwhile; the table being the same, so is the profile.
             session.execute(update(DatasetVersion).filter_by(id=version.id).values(profile_digest=digest))
@@ -37,9 +38,9 @@ def read_profile(database: Database, store: Store, scratch: Scratch, version: Da
 
 def add_target(store: Store, version: DatasetVersion, profile: DataProfile, target: str) -> DataProfile:
     """The profile with what its other columns tell of the column ``target``. Raises InvalidInput."""
-    columns = [Column.model_validate(column) for column in version.columns]
+    columns = version.typed_columns
     if target not in {column.name for column in columns}:
-        detail = f"Dataset {version.dataset!r}, version {version.number}, has no column {target!r}."
+        detail = f"Dataset {version.dataset!r}, version {version.number}, has no column {quoted(target)}."
         raise InvalidInput("unknown_column", detail, errors=[InputError(pointer("query", "target"), detail)])
     with store.open_files(version.parts) as parts:
         told = build_target_profile(parts, columns, profile, target)

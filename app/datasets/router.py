@@ -1,11 +1,12 @@
 """Datasets and their versions over HTTP."""
 
+import re
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from app.access.caller import Caller
@@ -141,6 +142,16 @@ def version_info(version: DatasetVersion, caller: Caller) -> DatasetVersionInfo:
     )
 
 
+def made_info(
+    version: DatasetVersion, caller: Caller, response: Response, *, created: bool
+) -> DatasetVersionInfo:
+    """What answers whoever made a version: 200 where it was there already, and its location."""
+    if not created:
+        response.status_code = 200
+    response.headers["location"] = f"/v1/datasets/{version.dataset}/versions/{version.number}"
+    return version_info(version, caller)
+
+
 class Description(BaseModel):
     """Changes to what is written on an object: what is left out stays, and a tag of null goes."""
 
@@ -162,8 +173,14 @@ class Description(BaseModel):
         return Changes(self.description, self.tags)
 
 
+def _name_and_value(tag: str) -> str:
+    if not re.fullmatch(rf"{TAG_NAME}:[\s\S]{{0,256}}", tag):
+        raise ValueError("is not a tag's name, a colon and its value, as source:airport")
+    return tag
+
+
 TagsQuery = Annotated[
-    list[Annotated[str, Field(pattern=rf"^{TAG_NAME}:[\s\S]{{0,256}}$")]],
+    list[Annotated[str, AfterValidator(_name_and_value)]],
     Query(description="`name:value` of a tag that it has; to be repeated."),
 ]
 
@@ -273,11 +290,12 @@ def change_version(
 @router.get(
     "/{dataset}/versions/{version}/preview",
     dependencies=[KNOWN_PARAMETERS],
-    responses=problem_responses(404),
+    responses=problem_responses(403, 404),
 )
 def preview_version(
     dataset: str,
     version: Number,
+    caller: CallerDep,
     database: DatabaseDep,
     store: StoreDep,
     limit: Annotated[int, Query(ge=1, le=1000, description="At most so many rows.")] = 20,
@@ -285,7 +303,7 @@ def preview_version(
 ) -> Preview:
     """Some rows of a version, as JSON."""
     with database.session_scope(write=False) as session:
-        found = service.get_version(session, dataset, version)
+        found = service.get_rows_of(session, caller, dataset, version)
     with store.open_files(found.parts) as parts:
         rows = preview(parts, limit, offset)
     return Preview(columns=found.columns, rows=rows, offset=offset, total=found.rows)
@@ -300,13 +318,14 @@ def preview_version(
             "description": "The table as a file.",
             "content": {media_type: TABLES[media_type] for media_type in FILE_SUFFIX},
         },
-        **problem_responses(404, 406),
+        **problem_responses(403, 404, 406),
     },
 )
 def get_content(
     dataset: str,
     version: Number,
     request: Request,
+    caller: CallerDep,
     database: DatabaseDep,
     store: StoreDep,
     scratch: ScratchDep,
@@ -332,11 +351,10 @@ def get_content(
     """
     media_type = accepted(request.headers.get("accept", "*/*"))
     with database.session_scope(write=False) as session:
-        found = service.get_version(session, dataset, version)
+        found = service.get_rows_of(session, caller, dataset, version)
     selection = None
     if columns or where or limit:
-        known = [Column.model_validate(column) for column in found.columns]
-        selection = select(known, columns, where, limit)
+        selection = select(found.typed_columns, columns, where, limit)
     with ExitStack() as stack:
         parts = stack.enter_context(store.open_files(found.parts))
         return send_table(parts, media_type, f"{dataset}-{version}", scratch, stack, selection)

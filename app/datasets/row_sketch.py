@@ -41,7 +41,7 @@ class RowSketch:
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        self._spooled: dict[tuple[str, int], tuple[int, int]] = {}
+        self._spooled: dict[tuple[str, int], int] = {}
         self._size = 0
         self._sums = np.zeros(BUCKETS, dtype=np.uint64)
 
@@ -51,13 +51,14 @@ class RowSketch:
     def subtract(self, table: str, batches: Iterable[Batch]) -> None:
         self._enter(table, batches, np.subtract)
 
-    def suspects(self, table: str, position: int) -> Positions:
-        """The positions of rows that may differ, of the batch that begins here; none, if none does."""
-        if (table, position) not in self._spooled:
-            return np.empty(0, dtype=np.int64)
-        offset, rows = self._spooled[table, position]
-        buckets = np.fromfile(self._spool, np.uint32, rows, offset=offset)
-        return np.flatnonzero(self._differs[buckets]) + position
+    def suspects(self, table: str, begin: int, end: int) -> NDArray[np.bool_]:
+        """Which rows may differ, of the batch that begins and ends here; none, if it was not entered."""
+        if (offset := self._spooled.get((table, begin))) is None:
+            return np.zeros(end - begin, dtype=np.bool_)
+        suspects: NDArray[np.bool_] = self._differs.take(
+            np.fromfile(self._spool, np.uint32, end - begin, offset=offset)
+        )
+        return suspects
 
     @cached_property
     def _differs(self) -> NDArray[np.bool_]:
@@ -70,5 +71,5 @@ class RowSketch:
                 operation.at(self._sums, buckets, hashes)
                 kept = buckets.astype(np.uint32)
                 kept.tofile(file)
-                self._spooled[table, position] = self._size, len(kept)
+                self._spooled[table, position] = self._size
                 self._size += kept.nbytes

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class CsvLayout(NamedTuple):
 class _Block(NamedTuple):
     """Whole records; or, where ``endless``, the begin of one that is too long."""
 
-    data: bytes
+    data: bytearray
     completed: bool  # the last line feed is not in the file
     endless: bool = False
 
@@ -142,7 +143,7 @@ def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
     recipe = recipe or Recipe()
     quote = ord(recipe.quote or '"') if recipe.quote != "" else -1
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    with source.open("rb") as file, ThreadPoolExecutor(threads) as pool:
+    with source.open("rb", buffering=0) as file, ThreadPoolExecutor(threads) as pool:
         blocks = _read_blocks(file, quote)
         first = next(blocks, None)
         if first is None:
@@ -171,24 +172,32 @@ def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
     )
 
 
-def _read_blocks(file: BinaryIO, quote: int) -> Iterator[_Block]:
+def _read_blocks(file: FileIO, quote: int) -> Iterator[_Block]:
     mark = file.read(3)
     if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise fault("malformed_csv", "The file is UTF-16. Save it as UTF-8 and send it again.")
     file.seek(3 if mark == b"\xef\xbb\xbf" else 0)
-    rest = b""
-    while read := file.read(BLOCK_BYTES):
-        data = rest + read
+    size = BLOCK_BYTES
+    while True:
+        data = bytearray(size)
+        del data[file.readinto(data) :]
         end = scanner.last_end(data, quote)
         if end:
-            yield _Block(data[:end], completed=False)
+            file.seek(end - len(data), os.SEEK_CUR)
+            del data[end:]  # without a copy
+            yield _Block(data, completed=False)
+            size = BLOCK_BYTES
         elif len(data) > MAX_RECORD_BYTES:
             yield _Block(data + b"\n", completed=True, endless=True)
             return
-        rest = data[end:]
-    if rest:
-        completed = rest + b"\n"
-        yield _Block(completed, completed=True, endless=not scanner.last_end(completed, quote))
+        elif len(data) == size:
+            file.seek(-len(data), os.SEEK_CUR)
+            size = min(2 * size, MAX_RECORD_BYTES + 1)
+        else:
+            if data:
+                data += b"\n"
+                yield _Block(data, completed=True, endless=not scanner.last_end(data, quote))
+            return
 
 
 def _begin(first: _Block, recipe: Recipe, quote: int) -> tuple[_Scan, list[_Block]]:
@@ -227,7 +236,7 @@ def _begin(first: _Block, recipe: Recipe, quote: int) -> tuple[_Scan, list[_Bloc
     return scan, [] if whole else [first._replace(data=first.data[end:])]
 
 
-def _first_end(data: bytes, quote: int) -> int:
+def _first_end(data: bytearray, quote: int) -> int:
     """Where the first record ends."""
     end = quotes = 0
     while True:
@@ -237,9 +246,9 @@ def _first_end(data: bytes, quote: int) -> int:
             return end
 
 
-def _split(record: bytes, delimiter: int, quote: int) -> list[bytes]:
+def _split(record: bytes | bytearray, delimiter: int, quote: int) -> list[bytes]:
     places = [-1, *_unquoted(record, delimiter, quote).tolist(), len(record)]
-    return [record[begin + 1 : end] for begin, end in pairwise(places)]
+    return [bytes(record[begin + 1 : end]) for begin, end in pairwise(places)]
 
 
 def _unquote(text: bytes, quote: int) -> bytes:
@@ -370,7 +379,7 @@ def _record_start(scan: _Scan, block: _Block, place: int) -> int:
     return scanner.last_end(block.data[:place], scan.quote)
 
 
-def _unquoted(data: bytes, byte: int, quote: int) -> NDArray[np.int64]:
+def _unquoted(data: bytes | bytearray, byte: int, quote: int) -> NDArray[np.int64]:
     """The places of a byte outside quotes, in data that begins outside quotes."""
     array = np.frombuffer(data, np.uint8)
     found = np.flatnonzero(array == byte)

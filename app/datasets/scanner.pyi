@@ -19,7 +19,7 @@ SHOWN_MISFITS: Final[int]
 COLUMN_BYTES: Final[int]
 
 def scan(
-    block: bytes,
+    block: bytes | bytearray,
     columns: NDArray[np.void] | bytearray,
     delimiter: int,
     quote: int,
@@ -39,7 +39,7 @@ def scan(
     that does not end in a line feed.
     """
 
-def last_end(data: bytes, quote: int, /) -> int:
+def last_end(data: bytes | bytearray, quote: int, /) -> int:
     """Where the last record ends that begins at the begin of the data, or 0."""
 
 def read_as(text: bytes, /) -> int:

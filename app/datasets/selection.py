@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from app.columns import Column, ColumnType
 from app.datasets.engine import identifier, literal
-from app.errors import InputError, InvalidInput, pointer
+from app.errors import InputError, InvalidInput, pointer, quoted
 
 TEST = re.compile(r"(?P<operator>!=|<=|>=|=|<|>)(?P<value>.*)|:(?P<state>null|present)", re.DOTALL)
 STATES = {"null": "IS NULL", "present": "IS NOT NULL"}
@@ -33,11 +33,11 @@ def select(
     """
     known = {column.name: column for column in columns}
     errors = [
-        InputError(pointer("query", "columns", index), f"there is no column {name!r}")
+        InputError(pointer("query", "columns", index), f"there is no column {quoted(name)}")
         for index, name in enumerate(names)
         if name not in known
     ] + [
-        InputError(pointer("query", "columns", index), f"the column {name!r} is named twice")
+        InputError(pointer("query", "columns", index), f"the column {quoted(name)} is named twice")
         for index, name in enumerate(names)
         if name in names[:index]
     ]
@@ -66,7 +66,7 @@ def _condition(columns: dict[str, Column], text: str) -> str:
             value = _literal(columns[name], test["operator"], test["value"])
             return f"{cell} {test['operator']} {value}"
     raise ValueError(
-        f"{text!r} is not the name of a column followed by =, !=, <, <=, > or >= and a value, "
+        f"{quoted(text)} is not the name of a column followed by =, !=, <, <=, > or >= and a value, "
         "or by :null or :present"
     )
 

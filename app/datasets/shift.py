@@ -11,8 +11,7 @@ or of others, only make the test more careful (Noether, Ann. Math. Statist. 34, 
 
 Texts and booleans: Pearson's chi-squared test of homogeneity over the values, null being one of them. Values
 that the smaller sample is expected to hold fewer than ``SPARSE`` times are one value, "rare". The effect is
-the Jensen-Shannon distance to base 2 (Endres and Schindelin, IEEE Trans. Inf. Theory 49, 2003), 0 to 1.
-Without a shift its square is (1/n + 1/m) / (8 ln 2) times a chi-squared variable; the mean of that is
+the Jensen-Shannon distance to base 2 (``app.divergence``), 0 to 1; the mean of its square without a shift is
 subtracted.
 
 Two versions of a dataset share most of their rows, so they differ by less than two independent samples
@@ -22,13 +21,15 @@ would: p-values are too large then, never too small.
 from __future__ import annotations
 
 from enum import StrEnum
-from math import log, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy  # loads its parts when they are first used
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.divergence import divergence_of, sampling_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,9 +152,7 @@ def _weigh_categories(counts: NDArray[np.float64]) -> _Evidence | None:
         return _Evidence(0.0, ShiftTest.CHI_SQUARED, 0.0, 1.0) if constant else None
     statistic, p_value, _, _ = scipy.stats.chi2_contingency(table, correction=False)
     shares = table / table.sum(axis=1, keepdims=True)
-    divergence = float(scipy.special.rel_entr(shares, shares.mean(axis=0)).sum()) / (2 * log(2))
-    bias = freedom * float(1 / n + 1 / m) / (8 * log(2))
-    effect = sqrt(min(1.0, max(0.0, divergence - bias)))
+    effect = sqrt(min(1.0, max(0.0, divergence_of(shares) - freedom * sampling_unit(n, m))))
     return _Evidence(effect, ShiftTest.CHI_SQUARED, float(statistic), float(p_value))
 
 

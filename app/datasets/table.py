@@ -12,19 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from app.columns import Column
+from app.datasets.canonical import write_rows
 from app.datasets.engine import (
-    ROW_GROUP_ROWS,
     Parquet,
     connect,
     fit_to_width,
     identifier,
     literal,
-    one_file,
     parts_of,
+    row_bytes_of,
     rows_of,
 )
-from app.datasets.ingest import COMPRESSION_LEVEL, ROW_GROUP_CELLS, MediaType, Table
+from app.datasets.ingest import MediaType
 from app.datasets.selection import Selection
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def export(parquet: Parquet, media_type: MediaType, target: Path, selection: Sel
                 case MediaType.PARQUET if len(parts) == 1 and selection is None:
                     shutil.copyfile(parts[0], written)
                 case MediaType.PARQUET:
-                    write_rows(connection, _select(parquet, selection), written)
+                    query, longest = _select(parquet, selection), row_bytes_of(connection, parquet)
+                    write_rows(connection, query, written, longest)
                 case MediaType.ARROW_STREAM:
                     from arro3.core import RecordBatchReader  # see engine.connect
                     from arro3.io import write_ipc_stream
@@ -77,35 +77,7 @@ def export(parquet: Parquet, media_type: MediaType, target: Path, selection: Sel
 def concatenate(parts: Sequence[Path], target: Path) -> None:
     """Write the rows of Parquet files of the same columns to one, in order and streaming."""
     with connect(target.parent) as connection:
-        write_rows(connection, f"SELECT * FROM {rows_of(parts)}", target)
-
-
-def write_rows(connection: DuckDBPyConnection, query: str, target: Path) -> None:
-    """Write the rows of a query to a canonical Parquet file."""
-    width = len(connection.execute(f"DESCRIBE {query}").fetchall())
-    fit_to_width(connection, width)
-    group = max(2048, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // width))
-    connection.execute(
-        f"COPY ({query}) TO {literal(str(target))}"
-        f" (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {COMPRESSION_LEVEL}, ROW_GROUP_SIZE {group})"
-    )
-
-
-def describe(parquet: Parquet, columns: Sequence[Column]) -> Table:
-    """The facts of a canonical table whose columns have these names and types, from its files' metadata."""
-    files = ", ".join(map(one_file, parts_of(parquet)))
-    with connect(spill=None) as connection:
-        counted = connection.execute(
-            f"SELECT sum(num_values), sum(stats_null_count) FROM parquet_metadata([{files}])"
-            " GROUP BY column_id ORDER BY column_id"
-        ).fetchall()
-    if not counted:
-        return Table(list(columns), 0)
-    described = [
-        column.model_copy(update={"nullable": nulls > 0})
-        for column, (_, nulls) in zip(columns, counted, strict=True)
-    ]
-    return Table(described, int(counted[0][0]))
+        write_rows(connection, f"SELECT * FROM {rows_of(parts)}", target, row_bytes_of(connection, parts))
 
 
 def _export_csv(connection: DuckDBPyConnection, names: list[str], query: str, target: Path) -> None:

@@ -20,15 +20,15 @@ from app.datasets.decode import TEXT, UTF_8, Limits, text_encoding
 from app.datasets.faults import fault
 from app.datasets.ingest import MediaType
 from app.datasets.recipe import Recipe
-from app.datasets.router import TABLES, DatasetVersionInfo, version_info
+from app.datasets.router import TABLES, DatasetVersionInfo, made_info
 from app.datasets.service import get_dataset
 from app.db import Database
-from app.errors import InputError, InvalidInput
+from app.errors import InputError, InvalidInput, quoted
 from app.http.bodies import limit_body, read_body, read_json
 from app.http.problems import problem_responses
 from app.http.session import DatabaseDep, ScratchDep, StoreDep
 from app.settings import Settings
-from app.store import CHUNK_BYTES
+from app.store import CHUNK_BYTES, digest_of
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=UploadRoute)
 
@@ -186,10 +186,7 @@ async def upload_version(
         version, created = await run_in_threadpool(
             arrivals.add_upload, database, store, caller, dataset, upload
         )
-    if not created:
-        response.status_code = 200
-    response.headers["location"] = f"/v1/datasets/{dataset}/versions/{version.number}"
-    return version_info(version, caller)
+    return made_info(version, caller, response, created=created)
 
 
 def check_dataset(database: Database, name: str) -> None:
@@ -239,11 +236,23 @@ async def _import(request: Request, recipe: Recipe, path: Path, limits: Limits) 
     asked = read_body(Import, await request.body())
     recipe = _only(recipe, asked.recipe)
     place = imports.check_allowed(asked.url, settings.import_prefixes)
-    media_type = asked.media_type or arrivals.media_type_of(None, place.steps[-1])
+    media_type = asked.media_type or _type_by_name(place.steps[-1])
     await run_in_threadpool(imports.fetch, asked.url, settings.import_prefixes, path, limits.size)
-    digest = await run_in_threadpool(arrivals.digest_of, path)
+    digest = await run_in_threadpool(digest_of, path)
     origin = {"kind": "import", "url": imports.origin_of(asked.url)}
     return arrivals.Upload(path, media_type, digest, limits, recipe, origin)
+
+
+def _type_by_name(name: str) -> MediaType:
+    try:
+        return arrivals.media_type_of(None, name)
+    except InvalidInput as refused:
+        detail = (
+            f"The ending of {quoted(name)} does not say what kind of file it is. Name its `media_type`: "
+            f"{', '.join(MediaType)}."
+        )
+        errors = [InputError("/media_type", detail)]
+        raise InvalidInput(refused.code, detail, errors=errors, status=refused.status) from None
 
 
 def _told_by_headers(request: Request, recipe: Recipe, media_type: MediaType) -> Recipe:

@@ -12,6 +12,7 @@ from app.access.route import CallerDep, GuardedRoute
 from app.datasets.models import DatasetVersion
 from app.datasets.router import origin_for
 from app.datasets.service import get_version as get_data_version
+from app.datasets.service import list_bases
 from app.errors import NotFound
 from app.http.fields import Number
 from app.http.problems import problem_responses
@@ -469,7 +470,7 @@ def _data_facts(session: Session, version: DatasetVersion) -> DataFacts:
         digest=version.digest,
         content_digest=version.content_digest,
         rows=version.rows,
-        bases=[_data(version.dataset, base) for base in service.list_bases(session, version)],
+        bases=[_data(version.dataset, base) for base in list_bases(session, version)],
     )
 
 

@@ -70,20 +70,6 @@ def derived_from(version: DatasetVersion, column: InstrumentedAttribute[T] | typ
     )
 
 
-def list_bases(session: Session, version: DatasetVersion) -> list[int]:
-    """The number of the version that it was derived from, of the one that that was made of, and so on."""
-    base = DatasetVersion.origin["base"].as_integer()
-    query = select(DatasetVersion.number, base).where(
-        DatasetVersion.dataset_id == version.dataset_id, base.is_not(None)
-    )
-    base_of: dict[int, int] = dict(session.execute(query).all()) if "base" in version.origin else {}
-    bases, number = [], version.number
-    while number in base_of:
-        number = base_of[number]
-        bases.append(number)
-    return bases
-
-
 def list_derived(session: Session, version: DatasetVersion, limit: int) -> Listing:
     return _list(session, derived_from(version, DatasetVersion), limit)
 

@@ -14,11 +14,10 @@ Three tests share the work, and the smallest of their p-values counts three time
    1953), so those count as new on its side.
 3. Null rate: the chi-squared test of two shares, where nulls are not sparse; else they are new values.
 
-The effect is the Jensen-Shannon distance to base 2 (Lin, IEEE Trans. Inf. Theory 37, 1991; a metric:
-Endres and Schindelin, ibid. 49, 2003). It has one scale, 0 to 1, for every kind of column, does not
-diverge at an empty cell, as PSI does, and does not depend on the ratio of the sample sizes, as Cramer's V
-does. Without drift its square is (1/n + 1/m) / (8 ln 2) times a chi-squared variable (Taylor's expansion of
-Lin's divergence); the mean of that is subtracted, and intervals are those of the noncentral distribution.
+The effect is the Jensen-Shannon distance to base 2 (``app.divergence``). It has one scale, 0 to 1, for every
+kind of column, does not diverge at an empty cell, as PSI does, and does not depend on the ratio of the sample
+sizes, as Cramer's V does. The mean of its square without drift is subtracted, and intervals are those of the
+noncentral distribution.
 
 For a feeling: 0.05 is a mean shift of 0.12 standard deviations, or a new category with 0.5 % of the rows;
 0.1 is 0.24 standard deviations, or 2 % new, or nulls up from 5 % to 11.5 %; 0.2 half a standard deviation.
@@ -26,12 +25,14 @@ For a feeling: 0.05 is a mean shift of 0.12 standard deviations, or a new catego
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import log, sqrt
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 import scipy  # loads its parts when they are first used
 from numpy.typing import NDArray
+
+from app.divergence import divergence_of, sampling_unit
 
 SPARSE = 5.0
 POWER = 0.8
@@ -92,8 +93,7 @@ def weigh(
         table[1, partition.crowded] = max(0.0, table[1, partition.crowded] - lent)
     new_share = np.array([[new_live / n], [(new_reference + lent) / m]])
     shares = np.hstack([table / np.maximum(1, table.sum(axis=1, keepdims=True)) * (1 - new_share), new_share])
-    divergence = max(0.0, float(scipy.special.rel_entr(shares, shares.mean(axis=0)).sum())) / (2 * log(2))
-    unit = float(1 / n + 1 / m) / (8 * log(2))
+    divergence, unit = divergence_of(shares), sampling_unit(n, m)
     freedom = max(1, int(np.count_nonzero(shares.any(axis=0))) - 1)
     z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
     critical = float(scipy.special.chdtri(max(1, df), level / len(tests)))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.router import VERSION_EXAMPLE, DatasetVersionInfo, version_info
+from app.datasets.router import VERSION_EXAMPLE, DatasetVersionInfo, made_info
 from app.http.fields import Moment, StrictNumber
 from app.http.problems import problem_responses
 from app.http.session import DatabaseDep, ScratchDep, StoreDep
@@ -84,11 +84,8 @@ def add_version_from_feedback(
     with scratch.folder() as folder:
         wanted = Wanted(body.model, body.version, body.since, body.until, body.column)
         made = add_labelled(database, predicting.journal, store, caller, dataset, wanted, folder)
-    if not made.created:
-        response.status_code = 200
-    response.headers["location"] = f"/v1/datasets/{dataset}/versions/{made.version.number}"
     return LabelledVersionInfo(
-        version=version_info(made.version, caller),
+        version=made_info(made.version, caller, response, created=made.created),
         predictions=made.predictions,
         labelled=made.labelled,
         unfit=made.unfit,

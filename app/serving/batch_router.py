@@ -10,8 +10,9 @@ from starlette.responses import StreamingResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.content import FILE_SUFFIX, accepted, send_table
+from app.datasets.contract_service import get_newest_accepted, require_accepted
 from app.datasets.ingest import MediaType
-from app.datasets.service import get_version
+from app.datasets.service import get_rows_of
 from app.datasets.table import concatenate
 from app.http.fields import StrictNumber
 from app.http.paging import Page, PagingDep
@@ -50,7 +51,7 @@ class NewBatchPrediction(BaseModel):
     )
 
     dataset: str
-    dataset_version: StrictNumber | None = Field(None, description="Default: the newest.")
+    dataset_version: StrictNumber | None = Field(None, description="Default: the newest that is accepted.")
     version: StrictNumber | None = Field(
         None, description="The model version that scores. Default: the champion in service now."
     )
@@ -118,9 +119,12 @@ def create_batch_prediction(
 
     The version is fixed here: a promotion meanwhile changes nothing. The data version must have every
     column of the model's signature, in a type that it takes and without nulls where it takes none; more
-    columns do no harm. The answers are those of `:predict`, row by row; they are not in the prediction log.
+    columns do no harm. It must not be quarantined, unless an engineer accepted it. The answers are those of
+    `:predict`, row by row; they are not in the prediction log.
     """
-    data = get_version(session, body.dataset, body.dataset_version)
+    number = body.dataset_version or get_newest_accepted(session, body.dataset).number
+    data = get_rows_of(session, caller, body.dataset, number)
+    require_accepted(data)
     batch = batch_service.create_batch(session, caller, model=model, version=body.version, data=data)
     response.headers["location"] = f"/v1/{batch.path}"
     return _batch_info(batch)

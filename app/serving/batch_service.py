@@ -39,7 +39,7 @@ def create_batch(
     InvalidInput where the columns of the data do not fit the version's signature.
     """
     chosen = get_version(session, model, version or _champion(session, caller, model), caller)
-    columns = [Column.model_validate(column) for column in data.columns]
+    columns = data.typed_columns
     check_columns(Signature.model_validate(chosen.signature), columns, data)
     batch = BatchPrediction(
         model_id=chosen.model_id,

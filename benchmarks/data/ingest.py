@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # `app`, of the same working
 
 from app.access.caller import Caller
 from app.access.policy import Role
-from app.datasets.arrivals import Upload, add_upload, digest_of
+from app.datasets.arrivals import Upload, add_upload
 from app.datasets.contract_service import check_arrival, propose_contract, put_contract
 from app.datasets.decode import Limits
 from app.datasets.identity import content_digest
@@ -28,7 +28,7 @@ from app.datasets.service import create_dataset
 from app.db import Database
 from app.owned import Scratch
 from app.settings import Settings
-from app.store import Store
+from app.store import Store, digest_of
 
 ROWS = 6_000_000  # 1 GB
 HEAD_ROWS = 20_000
@@ -161,13 +161,13 @@ def _arrive(source: Path, home: Path) -> dict[str, float]:
 def _take_apart(source: Path, home: Path) -> dict[str, float]:
     with _Installation(home) as installed, installed.scratch.folder() as folder:
         installed.agree_on_a_contract(source)
-        store, parquet = installed.store, folder / "canonical.parquet"
+        store, parquet, digest = installed.store, folder / "canonical.parquet", digest_of(source)
         seconds = {
             "digest of the bytes": _timed(lambda: digest_of(source)),
             "scan and types (also part of the next)": _timed(lambda: scan_csv(source)),
             "ingest: canonical Parquet": _timed(lambda: ingest(source, MediaType.CSV, parquet)),
-            "store the bytes": _timed(lambda: store.write_file(source)),
-            "store the Parquet": _timed(lambda: store.write_file(parquet)),
+            "store the bytes": _timed(lambda: store.take_file(source, digest)),
+            "store the Parquet": _timed(lambda: store.take_file(parquet)),
         }
         table = ingest(source, MediaType.CSV, parquet)
         parts = [store.write_file(parquet).digest]
@@ -210,7 +210,7 @@ class _Installation:
             head = folder / "head.csv"
             head.write_bytes(b"".join(islice(file, HEAD_ROWS)))
             self.add(head)
-        _, contract = propose_contract(self.database, self.store, self.scratch, NAME, None)
+        _, contract = propose_contract(self.database, self.store, self.scratch, self.caller, NAME, None)
         put_contract(self.database, self.store, self.scratch, self.caller, NAME, contract)
 
     def add(self, source: Path) -> None:

@@ -1,12 +1,14 @@
 """Figures as tables, for the terminal and as Markdown."""
 
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from pathlib import Path
 
-import rich.table
 from measure import Figures
-from rich.console import Console
-from rich.markup import escape
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what all benchmarks share
+
+from table import Table
 
 HEADER = (
     "server",
@@ -21,30 +23,6 @@ HEADER = (
     "wrong",
     "failed",
 )
-
-
-@dataclass
-class Table:
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def print(self, console: Console) -> None:
-        table = rich.table.Table(title=escape(self.title), title_justify="left")
-        for index, name in enumerate(self.header):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-        for note in self.notes:
-            console.print(f"  {escape(note)}")
-
-    def markdown(self) -> str:
-        rule = ["---", *["---:"] * (len(self.header) - 1)]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, rule, *self.rows)]
-        notes = [f"\n{' '.join(note.split())}" for note in self.notes]
-        return "\n".join([f"### {self.title}\n", *lines, *notes, ""])
 
 
 class Targets:

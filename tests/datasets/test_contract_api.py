@@ -14,10 +14,10 @@ import pytest
 
 from app.access.caller import Caller
 from app.access.policy import Role
-from app.datasets.arrivals import Upload, add_upload, digest_of
+from app.datasets.arrivals import Upload, add_upload
 from app.datasets.decode import Limits
 from app.datasets.ingest import MediaType
-from app.store import Store
+from app.store import Store, digest_of
 from tests.client import Client
 from tests.datasets.test_datasets_api import code_of, events_at
 from tests.versions import opened
@@ -390,6 +390,48 @@ def test_a_true_is_another_value_than_a_1(shared: Client, dataset: str) -> None:
             number,
             json.dumps([value]),
         )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "range", "column": "name", "min": 1},
+        {"rule": "matches", "column": "count", "pattern": "a+"},
+        {"rule": "allowed", "column": "count", "values": ["a"]},
+        {"rule": "freshness", "column": "name", "max_age": "7d"},
+        {"rule": "compare", "that": {"column": "name", "op": "<", "other": "count"}},
+    ],
+)
+def test_a_rule_that_does_not_suit_the_columns_is_refused_with_its_place(
+    shared: Client, dataset: str, rule: Rule
+) -> None:
+    shared.add_version(dataset, b"name,count\na,1\nb,2\n")
+    refused = put(shared, dataset, {"rule": "row_count"}, rule)
+    assert code_of(refused, 422) == "unsuitable_rule"
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/rules/1"]
+    assert shared.get(f"/v1/datasets/{dataset}/contract").status_code == 404
+
+
+def test_a_contract_may_ask_for_other_types_than_there_are(shared: Client, dataset: str) -> None:
+    shared.add_version(dataset, b"a\nx\n")
+    number = {"rule": "column_type", "column": "a", "type": "number"}
+    answer = put(shared, dataset, number, {"rule": "range", "column": "a", "min": 1})
+    assert answer.status_code == 200, answer.text
+
+
+def test_one_row_is_told_of_as_one(shared: Client, dataset: str) -> None:
+    rules: list[Rule] = [
+        {"rule": "unique", "columns": ["a"]},
+        {"rule": "range", "column": "a", "min": 3},
+        {"rule": "row_count", "min": 9},
+    ]
+    put(shared, dataset, *rules)
+    report = report_of(shared, shared.add_version(dataset, b"a,b\n1,1\n4,2\n4,3\n"))
+    assert [violation["detail"] for violation in report["violations"]] == [
+        "1 row repeats what another holds in 'a'.",
+        "1 value of column 'a' lies outside of 3 to ….",
+        "The table has 3 rows; it must have at least 9.",
+    ]
 
 
 def test_contracts_put_at_once_are_numbered_without_gaps(shared: Client, dataset: str) -> None:

@@ -46,6 +46,20 @@ def events_at(client: Client, subject: str) -> list[str]:
 # ── Datasets ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_long_name_is_not_echoed_whole(shared: Client, flights: str) -> None:
+    url = f"/v1/datasets/{flights}/versions/1"
+    for answer in (
+        shared.get(f"/v1/datasets/{'x' * 5000}"),
+        shared.get(f"{url}/content", params={"columns": "x" * 5000}),
+        shared.get(f"{url}/content", params={"where": "x" * 5000}),
+        shared.get(f"{url}/profile", params={"target": "x" * 5000}),
+        shared.get(f"{url}/diff/1", params={"key": "x" * 5000}),
+        shared.get(f"{url}/content", headers={"accept": "x" * 5000}),
+    ):
+        assert answer.status_code in (404, 406, 422)
+        assert len(answer.json()["detail"]) < 600
+
+
 def test_a_dataset_is_created_once(shared: Client) -> None:
     created = shared.post("/v1/datasets", json={"name": "once", "description": "the first"})
     assert created.status_code == 201

@@ -56,7 +56,13 @@ def split(
     folder: Path, rows: Sequence[Row], shares: Sequence[Fraction], seed: int, **how: Column
 ) -> list[list[Row]]:
     targets = [folder / f"part-{number}.parquet" for number in range(len(shares))]
-    write_split(write(folder / "table.parquet", rows), targets, shares, seed, **how)
+    write_split(
+        write(folder / "table.parquet", rows),
+        dict(zip(map(str, range(len(targets))), targets, strict=True)),
+        shares,
+        seed,
+        **how,
+    )
     return [read(target) for target in targets]
 
 
@@ -168,7 +174,7 @@ def test_groups_of_every_type_stay_together(tmp_path: Path, type_: str) -> None:
     duckdb.execute(f"COPY (SELECT ({value})::{type_} AS kind FROM range(100)) TO '{table}'")
     names = {"BIGINT": "integer", "BOOLEAN": "boolean", "DATE": "date", "TIMESTAMPTZ": "datetime"}
     by = Column(name="kind", type=ColumnType(names[type_]), nullable=False)
-    write_split(table, targets, [Fraction(1, 2), Fraction(1, 2)], 3, by=by)
+    write_split(table, dict(zip("ab", targets, strict=True)), [Fraction(1, 2), Fraction(1, 2)], 3, by=by)
     query = "SELECT DISTINCT CAST(kind AS VARCHAR) FROM '{}'"
     kinds = [duckdb.execute(query.format(target)).fetchall() for target in targets]
     assert set(kinds[0]).isdisjoint(kinds[1])

@@ -89,6 +89,10 @@ def test_the_ending_of_the_name_tells_the_type(start: Start, folder: Path, name:
 def test_a_name_that_tells_no_type_is_refused(start: Start, folder: Path) -> None:
     client = start(import_prefixes=[folder.as_uri()])
     assert refused(client, f"{folder.as_uri()}/flights", 415) == "unsupported_media_type"
+    answer = import_from(client, f"{folder.as_uri()}/flights")
+    assert answer.json()["errors"][0]["pointer"] == "/media_type"
+    assert "'flights'" in answer.json()["detail"]
+    assert "Content-Type" not in answer.json()["detail"]
 
 
 def test_nothing_is_imported_unless_the_operator_allows_it(start: Start, folder: Path) -> None:

@@ -17,7 +17,8 @@ from arro3.io import write_ipc_stream, write_parquet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.datasets.ingest import MediaType, Table, ingest
+from app.datasets.canonical import Table
+from app.datasets.ingest import MediaType, ingest
 from app.datasets.table import preview
 from app.errors import InvalidInput
 

@@ -88,6 +88,7 @@ def test_what_is_exact_agrees_with_python(values: list[Any]) -> None:
     counts = Counter(present)
     assert (found.count, found.nulls) == (len(present), len(values) - len(present))
     assert (found.distinct, found.distinct_exact) == (len(counts), True)
+    assert found.is_unique == (len(counts) == len(present))
     if found.type is ColumnType.STRING:
         lengths = list(map(len, present))
         assert found.lengths is None or (found.lengths.minimum, found.lengths.maximum) == (

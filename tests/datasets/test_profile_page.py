@@ -4,10 +4,14 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -177,3 +181,42 @@ def test_a_wide_table_has_closed_cards_and_an_index_of_names() -> None:
     assert "open" not in dict(page.attributes)
     assert {f"#c{number}" for number in range(width)} <= set(page.values("href"))
     assert len(html) - len(wide_page(width - 200)[0]) < 200 * 3_000
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_a_browser_shows_it_under_its_policy_and_asks_for_nothing_more(tmp_path: Path) -> None:
+    text, page = page_of(rows_of(60), "late")
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/page" else 404)
+            for name, value in PAGE_HEADERS.items():
+                self.send_header(name, value)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(text.encode() if self.path == "/page" else b"")
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of http.server's
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        shown = subprocess.run(
+            [
+                str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+                f"--user-data-dir={tmp_path}", "--dump-dom", f"http://127.0.0.1:{server.server_port}/page",
+            ],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "Content Security Policy" not in shown.stderr
+    assert set(asked) - {"/favicon.ico"} == {"/page"}
+    assert "".join(Page(shown.stdout).words).split() == "".join(page.words).split()

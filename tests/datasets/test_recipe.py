@@ -8,7 +8,8 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
-from app.datasets.ingest import MediaType, Table, ingest
+from app.datasets.canonical import Table
+from app.datasets.ingest import MediaType, ingest
 from app.datasets.recipe import Recipe
 from app.datasets.table import preview
 from app.errors import InvalidInput

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from arro3.io import read_ipc_stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.datasets import engine
 from app.datasets.ingest import MediaType, ingest
-from app.datasets.table import export, preview
+from app.datasets.table import concatenate, export, preview
 
 ROWS: list[dict[str, Any]] = [
     {"n": 2**62 + 1, "f": 0.1, "b": True, 's "q"; ,é': "", "d": "2013-05-31", "t": "2013-05-31T14:00:00Z"},
@@ -47,6 +49,15 @@ def test_preview_takes_a_window_of_the_rows_in_order(tmp_path: Path) -> None:
     assert preview(table, 2, 4000) == [{"a": 4000}, {"a": 4001}]
     assert preview(table, 10, 4999) == [{"a": 4999}]
     assert preview(table, 10, 5000) == []
+
+
+def test_row_groups_of_long_rows_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ROW_GROUP_BYTES", 2**20)
+    rows = [{"a": sha256(str(number).encode()).hexdigest() * 20} for number in range(3000)]
+    concatenate([canonical(tmp_path, rows)] * 2, tmp_path / "both.parquet")
+    query = "SELECT max(row_group_num_rows) FROM parquet_metadata(?)"
+    assert duckdb.execute(query, [str(tmp_path / "both.parquet")]).fetchall() == [(2048,)]
+    assert preview(tmp_path / "both.parquet", 1, 5999) == rows[-1:]
 
 
 def test_csv_tells_an_empty_string_from_null(tmp_path: Path) -> None:

@@ -134,9 +134,9 @@ def test_nothing_is_made_of_a_version_that_is_deleted_meanwhile(
     shared: Client, name: str, tmp_path: Path
 ) -> None:
     class SlowStore(Store):
-        def write_file(self, path: Path) -> StoredObject:
+        def take_file(self, path: Path, digest: str | None = None) -> StoredObject:
             assert shared.delete(f"/v1/datasets/{name}/versions/1").status_code == 204
-            return super().write_file(path)
+            return super().take_file(path, digest)
 
     caller = Caller("tests", Role.ADMIN, datetime.now(UTC))
     settings = shared.settings

@@ -207,6 +207,28 @@ def test_a_key_learns_from_its_own_models_only(shared: Client, asked: str, datas
     assert code_of(learn(stranger, dataset, asked), 403) == "model_not_allowed"
 
 
+def test_its_rows_are_for_keys_that_may_touch_the_model(shared: Client, asked: str, dataset: str) -> None:
+    ids = predict(shared, asked, ROWS)
+    tell(shared, {one: row["late"] for one, row in zip(ids, ROWS, strict=True)})
+    assert learn(shared, dataset, asked).status_code == 201
+    url = f"/v1/datasets/{dataset}/versions"
+    sample = shared.post(f"{url}/1:sample", json={"rows": 5}).json()
+    assert sample["origin"]["base"] == 1
+    shared.add_version(dataset, b"a\n1\n")
+    stranger, friend = (
+        shared.as_role("engineer", models=pattern) for pattern in ("other-*", f"{asked[:-1]}?")
+    )
+    for path in (
+        "1/content", "1/preview", "1/profile", "1/diff/3", "3/diff/1", "2/content", "2/preview", "1/report",
+    ):  # fmt: skip
+        assert code_of(stranger.get(f"{url}/{path}"), 403) == "model_not_allowed", path
+        assert friend.get(f"{url}/{path}").status_code == (404 if path == "1/report" else 200), path
+    proposal = stranger.post(f"/v1/datasets/{dataset}/contract:infer", json={"version": 1})
+    assert code_of(proposal, 403) == "model_not_allowed"
+    assert asked not in proposal.text
+    assert stranger.get(f"{url}/3/preview").status_code == 200
+
+
 NOON = datetime(2013, 5, 31, 12, tzinfo=UTC)
 
 

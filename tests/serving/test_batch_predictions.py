@@ -233,6 +233,20 @@ def test_data_that_the_model_cannot_take_is_refused_before_any_work(
     assert answer.json()["errors"][0]["pointer"] == "/dataset"
 
 
+def test_quarantined_data_are_refused_until_an_engineer_accepts_them(shared: Client, delays: str) -> None:
+    dataset = f"barred-{uuid4().hex[:8]}"
+    shared.add_dataset(dataset, shared.table(rows=20, seed=1))
+    rules = [{"rule": "row_count", "max": 20}]
+    assert shared.put(f"/v1/datasets/{dataset}/contract", json={"rules": rules}).status_code == 200
+    assert shared.add_version(dataset, shared.table(rows=30, seed=2))["status"] == "quarantined"
+    refused = ask(shared, delays, dataset=dataset, dataset_version=2)
+    assert (refused.status_code, refused.json()["code"]) == (409, "data_quarantined"), refused.text
+    assert ask(shared, delays, dataset=dataset).json()["dataset_version"] == 1
+    url = f"/v1/datasets/{dataset}/versions/2:accept"
+    assert shared.post(url, json={"reason": "I asked."}).status_code == 200
+    assert ask(shared, delays, dataset=dataset, dataset_version=2).status_code == 202
+
+
 def test_columns_beyond_the_signature_and_narrower_types_do_no_harm(
     shared: Client, delays: str, tmp_path: Path
 ) -> None:
