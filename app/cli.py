@@ -60,7 +60,8 @@ def main() -> None:
     except ValidationError as error:
         for fault in error.errors():
             name = str(fault["loc"][0]).upper()
-            _complain(f"ROUNDHOUSE_{name}: {fault['msg']}, not {fault['input']!r}.")
+            given = "" if name.endswith("_KEY") else f", not {fault['input']!r}"  # a key is not to be shown
+            _complain(f"ROUNDHOUSE_{name}: {fault['msg']}{given}.")
         raise SystemExit(2) from None
     except SettingsError as error:
         _complain(f"A setting is not the JSON that it should be: {error}.")

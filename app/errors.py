@@ -34,6 +34,8 @@ class AppError(Exception):
     """
 
     status = 400
+    retry_after_seconds: int | None = None
+    """When the same request may well be answered."""
 
     def __init__(
         self,

@@ -7,12 +7,14 @@ ends the child when the work is cancelled, takes too long or too much memory, or
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple
@@ -55,6 +57,8 @@ class Leaseholder(ABC, Generic[Work]):
     kind: type[Work]
     name: ClassVar[str]
     """What the child's work is called in codes and sentences, such as ``fit``."""
+    kept_ready: ClassVar[str | None] = None
+    """The module of which one child is started ahead, so that it has loaded all it needs when work comes."""
 
     def __init__(self, settings: Settings, database: Database, store: Store, scratch: Scratch) -> None:
         self._settings = settings
@@ -63,6 +67,7 @@ class Leaseholder(ABC, Generic[Work]):
         self._scratch = scratch
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._stopping = threading.Event()
+        self._spare: subprocess.Popen[str] | None = None
         self._name = f"worker:{os.uname().nodename}:{os.getpid()}:{secrets.token_hex(3)}"
 
     def stop(self) -> None:
@@ -71,21 +76,27 @@ class Leaseholder(ABC, Generic[Work]):
 
     def work(self) -> None:
         log.info("worker_started", worker=self._name, kind=self.kind.KIND)
-        while not self._stopping.is_set():
-            try:
-                worked = self.work_once()
-            except OperationalError as error:
-                log.warning("database_unavailable", error=str(error.orig))
-                worked = False
-            if not worked:
-                self._stopping.wait(POLL_SECONDS)
+        self._prepare_child()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    worked = self.work_once()
+                except OperationalError as error:
+                    log.warning("database_unavailable", error=str(error.orig))
+                    worked = False
+                if worked:
+                    self._prepare_child()
+                else:
+                    self._stopping.wait(POLL_SECONDS)
+        finally:
+            self._dismiss_spare()
         log.info("worker_stopped", worker=self._name, kind=self.kind.KIND)
 
     def work_once(self) -> bool:
         """Carry out one piece of work, if one waits; whether there was one."""
         with self._database.session_scope() as session:
             leases.recover_lost(session, self._caller(), self.kind, self._settings.run_attempts)
-            work = leases.claim(session, self._caller(), self.kind, self._lease)
+            work = self.claim(session)
         if work is None:
             return False
         log.info(f"{self.kind.KIND}_started", id=work.id, model=work.model, attempt=work.attempts)
@@ -94,6 +105,10 @@ class Leaseholder(ABC, Generic[Work]):
         except LeaseLost:
             log.warning("lease_lost", kind=self.kind.KIND, id=work.id)
         return True
+
+    def claim(self, session: Session) -> Work | None:
+        """The work that is next, now held by this worker."""
+        return leases.claim(session, self._caller(), self.kind, self._lease)
 
     @abstractmethod
     def carry_out(self, work: Work, folder: Path) -> Verdict:
@@ -139,28 +154,25 @@ class Leaseholder(ABC, Generic[Work]):
         folder: Path,
         request: dict[str, Any],
         *,
-        time_limit: float | None = None,
+        limits: "Limits | None" = None,
+        listen: Callable[[dict[str, Any]], None] = lambda told: None,  # noqa: ARG005 - who hears nothing
         meanwhile: Callable[[], None] = lambda: None,
     ) -> Verdict:
-        """Run ``python -m module folder`` to its end, or end it after ``time_limit`` seconds.
+        """Have ``python -m module`` do the request to its end, or end it at one of the limits.
 
-        ``meanwhile`` is called again and again while the child works. Raises LeaseLost.
+        ``limits`` are by default those of this server, without one of time. ``listen`` is given every line
+        that the child tells, in another thread; ``meanwhile`` is called again and again while the child
+        works. Raises LeaseLost.
         """
+        limits = limits or Limits(None, self._settings.run_memory_limit_bytes)
         (folder / REQUEST).write_text(json.dumps(request))
-        with subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
-            [sys.executable, "-m", module, str(folder)],
-            env=os.environ | {"TMPDIR": str(folder)},  # what a killed child leaves there is swept with it
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C in a terminal is for the server, which ends its children
-        ) as child:
-            progress = Progress(child, work.fraction_kept)
+        with self._take_child(module) as child:
+            progress = Progress(child, work.fraction_kept, listen)
             try:
-                verdict = self._watch(work, child, progress, time_limit, meanwhile)
+                hand_over(child, folder)
+                verdict = self._watch(work, child, progress, limits, meanwhile)
             finally:
-                child.kill()
+                kill_group(child)
                 child.wait()
                 progress.join()
         if verdict is not None:
@@ -169,35 +181,66 @@ class Leaseholder(ABC, Generic[Work]):
             return FINISHED
         if (folder / ERROR).exists():
             return Verdict("failed", json.loads((folder / ERROR).read_text()))
+        return self._died(child.returncode, progress.step)
+
+    def _died(self, code: int, step: str) -> Verdict:
+        if code == -signal.SIGKILL:
+            detail = (
+                f"The {self.name}'s process was killed, most likely by the operating system because the "
+                f"machine ran out of memory. Its last step: {step}. {self.kind.REMEDY}"
+            )
+            return Verdict("failed", {"code": f"{self.name}_killed", "detail": detail})
         detail = (
-            f"The {self.name}'s process ended with code {child.returncode} while {progress.step}. "
-            f"The machine may have run out of memory. {self.kind.REMEDY}"
+            f"The {self.name}'s process ended with code {code}. Its last step: {step}. The worker's log may "
+            "say why."
         )
         return Verdict("failed", {"code": f"{self.name}_died", "detail": detail})
+
+    def _prepare_child(self) -> None:
+        if self.kept_ready is not None and not self._stopping.is_set():
+            self._spare = self._spare or start_child(self.kept_ready)
+
+    def _take_child(self, module: str) -> subprocess.Popen[str]:
+        if module == self.kept_ready and self._spare is not None and self._spare.poll() is None:
+            spare, self._spare = self._spare, None
+            return spare
+        self._dismiss_spare()
+        return start_child(module)
+
+    def _dismiss_spare(self) -> None:
+        if self._spare is not None:
+            with self._spare as spare:
+                kill_group(spare)
+            self._spare = None
 
     def _watch(
         self,
         work: Work,
         child: subprocess.Popen[str],
         progress: "Progress",
-        time_limit: float | None,
+        limits: "Limits",
         meanwhile: Callable[[], None],
     ) -> Verdict | None:
         """None when the child has ended by itself, otherwise why it must end. Raises LeaseLost."""
         settings, started, renewed = self._settings, time.monotonic(), 0.0
-        process = psutil.Process(child.pid)
+        group = Group(child.pid)
         while child.poll() is None:
             if self._stopping.is_set():
                 return STOPPED
             elapsed = time.monotonic() - started
-            if time_limit is not None and elapsed > time_limit:
-                what = f"took longer than {time_limit:g} seconds"
-                return self._limit("time_limit", what, "RUN_TIME_LIMIT_SECONDS")
-            if _memory_of(process) > settings.run_memory_limit_bytes:
-                what = f"used more than {settings.run_memory_limit_bytes // 2**20} MB of memory"
-                return self._limit("memory_limit", what, "RUN_MEMORY_LIMIT_BYTES")
+            if limits.seconds is not None and elapsed > limits.seconds:
+                what = f"took longer than {limits.seconds:g} seconds"
+                own = limits.seconds < settings.run_time_limit_seconds
+                return self._limit("time_limit", what, None if own else "RUN_TIME_LIMIT_SECONDS")
+            if group.measure_memory() > limits.memory_bytes:
+                what = f"used more than {limits.memory_bytes // 2**20} MB of memory"
+                own = limits.memory_bytes < settings.run_memory_limit_bytes
+                return self._limit("memory_limit", what, None if own else "RUN_MEMORY_LIMIT_BYTES")
             if elapsed - renewed >= RENEW_SECONDS or renewed == 0:
+                if renewed:
+                    self._prepare_child()  # the next piece of work is not to wait for what this one need not
                 renewed = elapsed
+                group.find_members()
                 if self._renew(work, progress):
                     return CANCELLED
             meanwhile()
@@ -207,10 +250,9 @@ class Leaseholder(ABC, Generic[Work]):
                 continue
         return None
 
-    def _limit(self, code: str, what: str, setting: str) -> Verdict:
-        detail = (
-            f"The {self.name} {what}, the limit of this server (ROUNDHOUSE_{setting}). {self.kind.REMEDY}"
-        )
+    def _limit(self, code: str, what: str, setting: str | None) -> Verdict:
+        whose = f"the limit of this server (ROUNDHOUSE_{setting})" if setting else "the limit it was given"
+        detail = f"The {self.name} {what}, {whose}. {self.kind.REMEDY}"
         return Verdict("failed", {"code": code, "detail": detail})
 
     def _renew(self, work: Work, progress: "Progress") -> bool:
@@ -227,12 +269,14 @@ class Leaseholder(ABC, Generic[Work]):
 
 
 class Progress(threading.Thread):
-    """Reads the steps that the child tells, among whatever libraries print there."""
+    """Reads what the child tells, among whatever libraries print there: steps, and more for ``listen``."""
 
-    def __init__(self, child: subprocess.Popen[str], fraction: float) -> None:
+    def __init__(
+        self, child: subprocess.Popen[str], fraction: float, listen: Callable[[dict[str, Any]], None]
+    ) -> None:
         super().__init__(name="child-progress", daemon=True)
         self.fraction, self.step = fraction, "starting"
-        self._child = child
+        self._child, self._listen = child, listen
         self.start()
 
     def run(self) -> None:
@@ -240,16 +284,70 @@ class Progress(threading.Thread):
         with self._child.stdout as lines:
             for line in lines:
                 try:
-                    told = json.loads(line)
+                    told = json.loads(line, parse_constant=lambda _: None)  # NaN is JSON to nobody else
                 except ValueError:
                     continue
                 match told:
                     case {"fraction": float(fraction), "step": str(step)}:
                         self.fraction, self.step = fraction, step
+                if isinstance(told, dict):
+                    self._listen(told)
 
 
-def _memory_of(process: psutil.Process) -> int:
+class Limits(NamedTuple):
+    """What a child and the processes that it starts may take in all."""
+
+    seconds: float | None
+    memory_bytes: int
+
+
+class Group:
+    """A child and the processes that it has started."""
+
+    def __init__(self, pid: int) -> None:
+        self._leader = psutil.Process(pid)
+        self._members: list[psutil.Process] = []
+
+    def find_members(self) -> None:
+        """Look for the processes that there are now: it takes milliseconds, so not at every measurement."""
+        with suppress(psutil.NoSuchProcess):
+            self._members = self._leader.children(recursive=True)
+
+    def measure_memory(self) -> int:
+        """The bytes that the child holds, and the others beyond what they share."""
+        own = _memory_of(self._leader, shared=True)
+        return own + sum(_memory_of(member, shared=False) for member in self._members)
+
+
+def _memory_of(process: psutil.Process, *, shared: bool) -> int:
     try:
-        return int(process.memory_info().rss)
+        memory = process.memory_info()
     except psutil.NoSuchProcess:
         return 0
+    return int(memory.rss if shared else memory.rss - getattr(memory, "shared", 0))
+
+
+def start_child(module: str) -> subprocess.Popen[str]:
+    """``python -m module``, waiting for ``hand_over``."""
+    return subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        # A group of its own, to be ended as one. And Ctrl-C is for the server, which ends its children.
+        start_new_session=True,
+    )
+
+
+def hand_over(child: subprocess.Popen[str], folder: Path) -> None:
+    """Have the child do the request in the folder."""
+    assert child.stdin is not None  # noqa: S101 - Popen made it a pipe
+    with suppress(BrokenPipeError):  # it has died, which the watch finds
+        os.write(child.stdin.fileno(), os.fsencode(folder.resolve()) + b"\n")
+
+
+def kill_group(child: subprocess.Popen[str]) -> None:
+    """End the child and all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS forbids it where all have ended
+        os.killpg(child.pid, signal.SIGKILL)

@@ -4,11 +4,12 @@ Each transition of a piece's status is one function here. A worker renews its le
 lease that runs out means that the worker is gone, and its work goes back to the queue.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import CheckConstraint, Index, select, update
+from sqlalchemy import CheckConstraint, ColumnElement, Index, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.schema import SchemaItem
 
@@ -93,12 +94,23 @@ def enqueue(session: Session, caller: Caller, work: Leased, **detail: Any) -> No
     _record(session, caller, work, "created", **detail)
 
 
-def claim(session: Session, worker: Caller, kind: type[Work], lease: timedelta) -> Work | None:
-    """The oldest waiting work of a kind, now held by ``worker``; None where nothing waits."""
+def claim(
+    session: Session,
+    worker: Caller,
+    kind: type[Work],
+    lease: timedelta,
+    *,
+    where: Sequence[ColumnElement[bool]] = (),
+    first: Sequence[ColumnElement[Any]] = (),
+) -> Work | None:
+    """The oldest waiting work of a kind, now held by ``worker``; None where nothing waits.
+
+    ``where`` narrows down what may be taken; ``first`` is an order that goes before the age.
+    """
     work = session.scalar(
         select(kind)
-        .where(kind.status == Status.QUEUED)
-        .order_by(kind.id)
+        .where(kind.status == Status.QUEUED, *where)
+        .order_by(*first, kind.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -178,7 +190,7 @@ def cancel(session: Session, caller: Caller, work: Leased) -> None:
     """
     if Status(work.status).final:
         title = work.KIND.replace("_", " ").capitalize()
-        detail = f"{title} {work.id} has {work.status} and cannot be cancelled."
+        detail = f"{title} {work.id} has ended ({work.status}) and cannot be cancelled."
         raise Conflict(f"{work.KIND}_ended", detail)
     work.cancel_requested = True
     session.flush()

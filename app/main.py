@@ -56,8 +56,17 @@ from app.serving.protocols.oip_router import router as oip_router
 from app.serving.router import router as serving_router
 from app.settings import Settings
 from app.store import Store
-from app.training.router import algorithms_router
+from app.training.advice.router import router as advice_router
+from app.training.advice.suggestions_router import router as suggestions_router
+from app.training.algorithms.catalogue import LEFT_OUT
+from app.training.algorithms.router import router as catalogue_router
+from app.training.card.router import router as card_router
+from app.training.comparison.router import router as compare_router
+from app.training.finding.router import router as finding_router
+from app.training.follow_router import router as follow_router
 from app.training.router import router as training_router
+from app.training.verification.receipts import ensure_receipt_key
+from app.training.verification.router import router as verify_router
 
 log = structlog.get_logger()
 HEALTH = ("/livez", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
@@ -68,6 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over ``settings``, by default those of the environment."""
     settings = settings or Settings()
     telemetry.configure_logging(settings.log_format)
+    for entry, reason in LEFT_OUT.items():
+        log.warning("algorithm_left_out", entry=entry, reason=reason)
     app = FastAPI(
         title="Roundhouse",
         version=version("roundhouse"),
@@ -90,8 +101,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(contract_router)
     app.include_router(diff_router)
     for router in (
+        advice_router,
         training_router,
-        algorithms_router,
+        follow_router,
+        finding_router,
+        catalogue_router,
+        card_router,
+        suggestions_router,
+        compare_router,
+        verify_router,
         serving_router,
         predict_router,
         registry_router,
@@ -134,7 +152,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         seal_seconds=settings.journal_seal_seconds,
     )
     with state.database.session_scope() as session:
-        secret = ensure_signing_key(session, Caller("server", Role.ADMIN, datetime.now(UTC)))
+        server = Caller("server", Role.ADMIN, datetime.now(UTC))
+        secret = ensure_signing_key(session, server)
+        ensure_receipt_key(session, server, settings)
     state.predicting = Predicting(
         state.live,
         journal,

@@ -1,13 +1,38 @@
 """The settings: the one place that reads the environment. ``docs/settings.md`` explains each."""
 
+import base64
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGABYTE = 1024 * 1024
+
+
+def read_ed25519_key(key: SecretStr) -> Ed25519PrivateKey:
+    """The key of a PEM file (PKCS 8, without a password), or of the base64 of its 32 bytes.
+
+    Raises ValueError.
+    """
+    text = key.get_secret_value().strip()
+    try:
+        if not text.startswith("-----BEGIN"):
+            return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True))
+        if isinstance(found := load_pem_private_key(text.encode(), password=None), Ed25519PrivateKey):
+            return found
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # told below, in words that show nothing of the key
+        pass
+    raise ValueError("must be an Ed25519 private key: a PEM file without a password, or base64 of 32 bytes")
+
+
+def _check_ed25519_key(key: SecretStr) -> SecretStr:
+    read_ed25519_key(key)
+    return key
 
 
 class Settings(BaseSettings):
@@ -28,6 +53,11 @@ class Settings(BaseSettings):
     )
     admin_key: SecretStr | None = Field(
         None, description="The first admin key. Without it the first start makes one and prints it once."
+    )
+    signing_key: Annotated[SecretStr, AfterValidator(_check_ed25519_key)] | None = Field(
+        None,
+        description="The Ed25519 key that signs the receipts of verifications: a PEM file's content, or "
+        "base64 of 32 bytes. Without it one is made, once, and kept in the database.",
     )
     no_auth: bool = Field(
         False, description="Let everybody do everything, for exploration; only on a loopback address."
@@ -79,11 +109,20 @@ class Settings(BaseSettings):
         description="How often a training run, or the next part of a batch prediction, is tried before a "
         "lost worker counts as its failure.",
     )
+    worker_runs: int = Field(
+        1, ge=1, description="How many training runs one worker process carries out at a time."
+    )
+    runs_per_model: int = Field(
+        2, ge=1, description="How many training runs of one model run at a time, on all workers together."
+    )
     run_time_limit_seconds: float = Field(
-        4 * 3600, gt=0, description="Longest time one fit may take, in seconds."
+        4 * 3600, gt=0, description="Longest time one fit may take, in seconds; a run can ask for less."
     )
     run_memory_limit_bytes: int = Field(
-        8 * 1024 * MEGABYTE, gt=0, description="Most memory (RSS) one fit or one scoring may use, in bytes."
+        8 * 1024 * MEGABYTE,
+        gt=0,
+        description="Most memory (RSS) one fit or one scoring may use with all its processes, in bytes; a "
+        "run can ask for less.",
     )
     metrics_expiry_seconds: float = Field(
         900,
@@ -100,6 +139,10 @@ class Settings(BaseSettings):
     @cached_property
     def sqlalchemy_url(self) -> str:
         return self.database_url or f"sqlite:///{self.sqlite_file}"
+
+    @cached_property
+    def receipt_key(self) -> Ed25519PrivateKey | None:
+        return None if self.signing_key is None else read_ed25519_key(self.signing_key)
 
     @property
     def sqlite_file(self) -> Path:

@@ -14,7 +14,7 @@ from app.serving.models import (
     PredictionSegment,
     SigningKey,
 )
-from app.training.models import TrainingRun
+from app.training.models import Fact, LogLine, ReceiptKey, TrainingRun, Trial
 
 __all__ = [
     "Alias",
@@ -27,13 +27,17 @@ __all__ = [
     "Deployment",
     "DeploymentSlot",
     "Event",
+    "Fact",
     "Feedback",
     "IdempotencyRecord",
+    "LogLine",
     "Model",
     "ModelVersion",
     "PredictionCount",
     "PredictionSegment",
     "QuarantineRelease",
+    "ReceiptKey",
     "SigningKey",
     "TrainingRun",
+    "Trial",
 ]

@@ -27,14 +27,14 @@ ABANDONED_AFTER = timedelta(days=1)
 
 
 class Worker:
-    """Carries out one training run and one batch prediction at a time, side by side, until ``stop``.
+    """Carries out training runs and one batch prediction at a time, side by side, until ``stop``.
 
-    A thread for each kind, so that neither waits for the other's hours; the work is in child processes.
+    A thread for each, so that none waits for the other's hours; the work is in child processes.
     """
 
     def __init__(self, settings: Settings, database: Database, store: Store, scratch: Scratch) -> None:
         self._leaseholders: list[Leaseholder[Any]] = [
-            TrainingWorker(settings, database, store, scratch),
+            *(TrainingWorker(settings, database, store, scratch) for _ in range(settings.worker_runs)),
             BatchWorker(settings, database, store, scratch),
         ]
 

@@ -68,6 +68,16 @@ def worker_process(client: Client, *arguments: str, lease_seconds: float = 600) 
                 process.kill()
 
 
+def trainers(worker: psutil.Process) -> list[psutil.Process]:
+    """The worker's child processes for fits: those that fit, and one that stands ready."""
+    return [child for child in worker.children() if "app.training.child" in child.cmdline()]
+
+
+def fits(worker: psutil.Process) -> list[psutil.Process]:
+    """Those that fit: each works in a folder of its own."""
+    return [child for child in trainers(worker) if "scratch" in Path(child.cwd()).parts]
+
+
 class Serve:
     """``roundhouse serve`` below the folder ``home``; all its processes are gone after the ``with``."""
 

@@ -20,6 +20,14 @@ SQL_TYPES = {
     ColumnType.DATETIME: "TIMESTAMP",
 }
 
+TOKENS = ("it", "it say", "naïve", "null", "日本")
+
+TEXT_ENCODINGS: tuple[dict[str, Any], ...] = (
+    {"tokens": TOKENS, "ngrams": 2},
+    {"tokens": TOKENS},
+    {"buckets": 3, "ngrams": 2},
+)
+
 words = st.sampled_from(
     ["", "a", "A", "it's", 'say "x"', "naïve", "日本", "🛫", "null", "nan", " a", "\t", "x\0y"]
 )
@@ -31,6 +39,7 @@ values: dict[tuple[ColumnType, Role], st.SearchStrategy[Any]] = {
     (ColumnType.BOOLEAN, Role.BOOLEAN): st.booleans(),
     (ColumnType.BOOLEAN, Role.CATEGORICAL): st.booleans(),
     (ColumnType.STRING, Role.CATEGORICAL): words,
+    (ColumnType.STRING, Role.TEXT): st.lists(words | st.sampled_from(TOKENS)).map(" ".join),
     (ColumnType.DATE, Role.DATETIME): st.dates(),
     (ColumnType.DATETIME, Role.DATETIME): st.datetimes(),
 }
@@ -80,7 +89,10 @@ def tables(draw: st.DrawFn) -> tuple[Signature, dict[str, ColumnType], list[dict
         # Not every category is known: those that are not have the code -1.
         known = known[: draw(st.integers(0, len(known)))] if known else known
         categories = None if known is None else tuple(known)
-        features.append(Feature(name=name, type=type_, role=role, nullable=True, categories=categories))
+        text = draw(st.sampled_from(TEXT_ENCODINGS)) if role is Role.TEXT else {}
+        features.append(
+            Feature(name=name, type=type_, role=role, nullable=True, categories=categories, **text)
+        )
     for row in rows:
         row["target"] = draw(st.none() | st.floats(-1e9, 1e9))
     signature = Signature(

@@ -3,12 +3,13 @@
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import MetaData, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 import app.tables  # noqa: F401 - every room's tables
@@ -17,6 +18,7 @@ from app.datasets.decode import Limits
 from app.datasets.ingest import MediaType
 from app.datasets.models import Dataset, DatasetVersion
 from app.db import Base, Database, alembic_config
+from app.training.models import Fact
 
 NOW = datetime(2026, 11, 23, 8, 30, 15, 123456, tzinfo=UTC)
 
@@ -146,4 +148,55 @@ def test_a_migration_keeps_what_there_is(database_url: str) -> None:
         assert session.scalars(select(Dataset.last_version)).all() == [2]
         again = Upload(Path("flights.csv"), MediaType.CSV, "sha256:2", Limits(size=1, ratio=1))
         assert find_upload(session, "flights", again) == versions[1]
+    database.dispose()
+
+
+def test_runs_from_before_there_were_facts_are_found_by_them_too(database_url: str) -> None:
+    database = Database(database_url)
+    database.migrate("0005")
+    tables = MetaData()
+    tables.reflect(database.engine)
+    made = {"created_by": "ana", "created_at": NOW}
+    parents = {"model_id": 1, "dataset_version_id": 1}
+    told = ("signature", "example", "evaluation", "reference", "spec", "data", "environment")
+    empty: dict[str, Any] = {name: {} for name in told}
+    run = {"model": "delays", "dataset": "flights", "dataset_version": 1, "spec": {}, "fraction": 1.0}
+    run |= {"step": "", "attempts": 1, "cancel_requested": False}
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("datasets", {"id": 1, "name": "flights", "description": "", "tags": {}, "last_version": 1}),
+        (
+            "dataset_versions",
+            {"id": 1, "dataset_id": 1, "dataset": "flights", "number": 1, "origin": {}, "recipe": {}}
+            | {"media_type": "text/csv", "digest": "sha256:1", "size": 1, "content_digest": "sha256:2"}
+            | {"parts": [], "rows": 5, "columns": [], "status": "accepted", "description": "", "tags": {}},
+        ),
+        ("models", {"id": 1, "name": "delays"}),
+        (
+            "model_versions",
+            {"id": 7, "model_id": 1, "model": "delays", "number": 1, "algorithm": "k_neighbors"}
+            | {"task": "binary", "artifact_digest": "sha256:3", "artifact_size": 1, **empty}
+            | {"metrics": {"roc_auc": 0.75, "log_loss": None}}
+            | {"params": {"n_neighbors": 5, "weights": "uniform", "kernel": {"shrink": True}}},
+        ),
+        (
+            "training_runs",
+            run | parents | {"id": 2, "status": "succeeded", "model_version_id": 7, "model_version": 1},
+        ),
+        ("training_runs", run | parents | {"id": 3, "status": "failed"}),
+    ]
+    with database.session_scope() as session:
+        for name, values in rows:
+            session.execute(tables.tables[name].insert().values(values | made))
+    database.migrate()
+    with database.session_scope(write=False) as session:
+        facts = session.scalars(select(Fact)).all()
+        assert {fact.run_id for fact in facts} == {2}
+        assert {fact.name: fact.text if fact.number is None else fact.number for fact in facts} == {
+            "algorithm": "k_neighbors",
+            "metrics.log_loss": "null",
+            "metrics.roc_auc": 0.75,
+            "params.kernel.shrink": "true",
+            "params.n_neighbors": 5.0,
+            "params.weights": "uniform",
+        }
     database.dispose()

@@ -113,7 +113,13 @@ class Crowd:
 
     def _train(self, number: int) -> None:
         algorithm = ("dummy", "logistic_regression")[number % 2]
-        spec = {"model": "delays", "dataset": "flights", "target": "late", "algorithm": algorithm}
+        spec: dict[str, Any] = {
+            "model": "delays",
+            "dataset": "flights",
+            "target": "late",
+            "algorithm": algorithm,
+            "seed": number + 1,  # each asks for a version of its own
+        }
         self.runs.append(self._create(f"train-{number}", "/v1/training-runs", spec)["id"])
 
     def _promote(self, number: int) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -25,8 +26,16 @@ from app.registry.service import ensure_model, register_version
 from app.serving.batch_models import BatchPrediction
 from app.serving.batch_service import add_part, cancel_batch, create_batch, get_batch, succeed_batch
 from app.store import StoredObject
-from app.training.models import TrainingRun
-from app.training.service import cancel_run, create_run, get_run, succeed_run
+from app.training.models import Fact, TrainingRun
+from app.training.service import (
+    cancel_run,
+    change_run,
+    claim_run,
+    create_run,
+    get_run,
+    queue_positions,
+    succeed_run,
+)
 from app.training.spec import TrainingSpec
 from tests.servers import create_database
 
@@ -108,8 +117,11 @@ class Queue(ABC):
 
     def claim(self, by: Caller) -> int | None:
         with self.database.session_scope() as session:
-            work = leases.claim(session, by, self.kind, LEASE)
+            work = self.claim_in(session, by)
             return work.id if work else None
+
+    def claim_in(self, session: Session, by: Caller) -> Leased | None:
+        return leases.claim(session, by, self.kind, LEASE)
 
     def do(self, action: Callable[..., Any], by: Caller, work: int, *arguments: Any, **options: Any) -> Any:
         """A transition, with the row as the worker knows it: read in another transaction."""
@@ -147,8 +159,25 @@ class Queue(ABC):
 class TrainingRuns(Queue):
     kind = TrainingRun
 
-    def create(self, session: Session) -> Leased:
-        return create_run(session, ANA, model="m", data=self.data, spec=TrainingSpec(target="late"))
+    def __init__(self, database: Database, *, per_model: int = 100) -> None:
+        super().__init__(database)
+        self.per_model = per_model
+
+    def create(self, session: Session, **options: Any) -> TrainingRun:
+        asked: dict[str, Any] = {"model": "m", "data": self.data, "spec": TrainingSpec(target="late")}
+        return create_run(session, ANA, **asked | {"force": True} | options)
+
+    def add_with(self, **options: Any) -> int:
+        with self.database.session_scope() as session:
+            return self.create(session, **options).id
+
+    def claim_in(self, session: Session, by: Caller) -> Leased | None:
+        return claim_run(session, by, LEASE, per_model=self.per_model)
+
+    def places(self) -> dict[int, int]:
+        """The places in the queue of the runs that wait."""
+        with self.database.session_scope(write=False) as session:
+            return queue_positions(session, session.scalars(select(TrainingRun)).all())
 
     def get(self, session: Session, work: int) -> Leased:
         return get_run(session, work)
@@ -382,7 +411,7 @@ def test_work_that_succeeded_is_done(runs: Queue) -> None:
     assert (ended.status, ended.fraction, ended.step) == ("succeeded", 1.0, "done")
     assert (ended.lease_owner, ended.finished_at) == (None, START + timedelta(seconds=9))
     assert runs.events(run) == ["created", "started", "succeeded"]
-    with pytest.raises(Conflict, match="has succeeded and cannot be cancelled"):
+    with pytest.raises(Conflict, match=r"has ended \(succeeded\) and cannot be cancelled"):
         runs.cancel(run)
 
 
@@ -394,6 +423,68 @@ def test_a_succeeded_training_run_names_the_version_that_it_made(database: Datab
     ended = runs.row(run)
     assert isinstance(ended, TrainingRun)
     assert (ended.model_version, ended.model_version_id) == (2, runs.version.id + 1)
+
+
+def test_a_higher_priority_goes_before_age_and_may_be_changed_while_the_run_waits(database: Database) -> None:
+    runs = TrainingRuns(database)
+    low, first, second, high = (runs.add_with(priority=priority) for priority in (-1, 0, 0, 7))
+    assert runs.places() == {high: 1, first: 2, second: 3, low: 4}
+    runs.do(lambda session, by, row: change_run(session, by, row.id, priority=8, tags={}), ANA, second)
+    assert runs.places() == {second: 1, high: 2, first: 3, low: 4}
+    assert [runs.claim(worker("w")) for _ in range(5)] == [second, high, first, low, None]
+    assert runs.places() == {}
+    with pytest.raises(Conflict, match="is running"):
+        runs.do(lambda session, by, row: change_run(session, by, row.id, priority=8, tags={}), ANA, second)
+
+
+def test_no_more_runs_of_a_model_run_at_a_time_than_may_however_many_claim_at_once(
+    database: Database,
+) -> None:
+    runs = TrainingRuns(database, per_model=2)
+    many = [runs.add_with(priority=5) for _ in range(6)]
+    other = runs.add_with(model="other")
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(runs.claim, [worker(f"w{number}") for number in range(8)]))
+    assert sorted(run for run in claimed if run) == [*many[:2], other]
+    by = worker(f"w{claimed.index(many[0])}")
+    runs.do(leases.fail, by, many[0], {"code": "fit_failed", "detail": "It broke."})
+    assert [runs.claim(worker("w")) for _ in range(2)] == [many[2], None]
+
+
+def test_a_run_is_found_by_its_tags_and_when_it_succeeds_by_its_metrics_and_parameters(
+    database: Database,
+) -> None:
+    runs = TrainingRuns(database)
+    run = runs.add_with(tags={"team": "ops", "draft": "yes"})
+    changes = {"draft": None, "note": "x" * 256}
+    runs.do(lambda session, by, row: change_run(session, by, row.id, priority=None, tags=changes), ANA, run)
+    runs.claim(worker("w"))
+    with database.session_scope() as session:
+        version = runs.register(session, worker("w"))
+        version.metrics = {"roc_auc": 0.75}
+        version.params = {"max_depth": 3, "kernel": {"name": "rbf"}, "fast": True, "sizes": [5, 2]}
+        succeed_run(session, worker("w"), get_run(session, run), version)
+    with database.session_scope(write=False) as session:
+        facts = {fact.name: fact.text or fact.number for fact in session.scalars(select(Fact))}
+    assert facts == {
+        "tags.team": "ops",
+        "tags.note": "x" * 256,
+        "metrics.roc_auc": 0.75,
+        "params.max_depth": 3.0,
+        "params.kernel.name": "rbf",
+        "params.fast": "true",
+        "params.sizes": "[5, 2]",
+        "algorithm": "dummy",
+    }
+
+
+def test_a_search_begins_from_the_configuration_of_the_models_newest_version(database: Database) -> None:
+    runs = TrainingRuns(database)
+    assert runs.do(lambda _, __, row: row.warm_start, ANA, runs.add_with()) is None
+    configuration = {"algorithm": "ridge", "params": {"alpha": 3.0}, "preparation": {}}
+    with database.session_scope() as session:
+        runs.register(session, ANA).evaluation = {"configuration": configuration}
+    assert runs.do(lambda _, __, row: row.warm_start, ANA, runs.add_with()) == configuration
 
 
 def test_a_batch_prediction_goes_on_behind_its_last_part_and_attempts_since_then_count(

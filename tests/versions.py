@@ -46,12 +46,14 @@ def journal_of(settings: Settings) -> Iterator[Journal]:
             journal.stop()
 
 
-def train_here(client: Client, dataset: str, *, target: str = "late", **spec: Any) -> dict[str, Any]:
-    """Train on the dataset's first version and store the artifact; what a worker then registers."""
+def train_here(
+    client: Client, dataset: str, version: int = 1, /, *, target: str = "late", **spec: Any
+) -> dict[str, Any]:
+    """Train on a version of the dataset and store the artifact; what a worker then registers."""
     training = TrainingSpec.model_validate({"target": target, **spec})
     with opened(client.settings) as (database, store, scratch), scratch.folder() as folder:
         with database.session_scope(write=False) as session:
-            data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=1)).one()
+            data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=version)).one()
         with store.open_files(data.parts) as parquet:
             facts = fit_model(parquet, training, folder)
         artifacts = store_artifacts(store, folder)
@@ -60,7 +62,7 @@ def train_here(client: Client, dataset: str, *, target: str = "late", **spec: An
         | artifacts
         | {
             "spec": training.model_dump(mode="json"),
-            "data": {"dataset": dataset, "version": 1, "digest": data.digest, "rows": data.rows},
+            "data": {"dataset": dataset, "version": version, "digest": data.digest, "rows": data.rows},
         }
     )
 

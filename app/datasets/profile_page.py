@@ -1,11 +1,9 @@
 """A profile as one HTML page that needs nothing else: no scripts, no fonts, no requests.
 
-Every name and value from the data goes through ``_text``. The policy in the page's head and headers lets the
+Every name and value from the data goes through ``safe``. The policy in the page's head and headers lets the
 browser use the page's own style sheet and nothing more, so even a missed one could do no harm.
 """
 
-import base64
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +12,19 @@ from html import escape
 
 from app.columns import ColumnType
 from app.datasets.association import Measure
+from app.datasets.markup import (
+    DASH,
+    MINUS,
+    bar,
+    headers_of,
+    labelled,
+    percent,
+    policy_of,
+    readable,
+    safe,
+    shortened,
+    with_commas,
+)
 from app.datasets.profile import (
     Association,
     ColumnSummary,
@@ -28,16 +39,8 @@ from app.datasets.profile import (
 )
 from app.datasets.profile_style import STYLE
 
-POLICY = (
-    "default-src 'none'; style-src 'sha256-"
-    f"{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'; "
-    "base-uri 'none'; form-action 'none'"
-)
-PAGE_HEADERS = {
-    "content-security-policy": f"{POLICY}; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+POLICY = policy_of(STYLE)
+PAGE_HEADERS = headers_of(POLICY)
 
 OPEN_COLUMNS = 60
 """Of a wider table the columns' cards are closed, and the bars of their plots have no tooltips."""
@@ -46,7 +49,6 @@ SHOWN_ASSOCIATIONS = 20
 NUMBERED_CELLS = 26
 """Columns up to which the heat map has its numbers written into it."""
 
-MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDTH, HEIGHT = 320, 84
 CELL, SMALL_CELL = 30, 18
 SHARES = {0.05: "5 %", 0.25: "25 %", 0.5: "median", 0.75: "75 %", 0.95: "95 %"}
@@ -80,17 +82,17 @@ def render_page(profile: DataProfile, title: str, digest: str, created_at: datet
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        f"<title>Profile of {_text(title)}</title><style>{STYLE}</style></head><body>",
-        f'<header><p class="kicker">Data profile</p><h1>{_text(title)}</h1>',
+        f"<title>Profile of {safe(title)}</title><style>{STYLE}</style></head><body>",
+        f'<header><p class="kicker">Data profile</p><h1>{safe(title)}</h1>',
         f'<p class="origin"><time>{created_at:%Y-%m-%d %H:%M} UTC</time>',
-        f"<code>{_text(digest)}</code></p>",
+        f"<code>{safe(digest)}</code></p>",
         _overview(profile),
         "<nav>",
         *(f'<a href="#{place}">{words}</a>' for place, words in navigation),
         "</nav></header><main>",
         _findings(findings, places),
         _target(profile.target, places) if profile.target else "",
-        f'<section id="columns"><h2>Columns <span class="count">{_number(len(cards))}</span></h2>',
+        f'<section id="columns"><h2>Columns <span class="count">{with_commas(len(cards))}</span></h2>',
         _index(profile.columns, flags) if wide else "",
         '<div class="cards">',
         *cards,
@@ -109,17 +111,17 @@ def _overview(profile: DataProfile) -> str:
     nulls = sum(column.nulls for column in profile.columns)
     about = "" if profile.duplicates.exact else "about "
     figures = [
-        (_number(profile.rows), "rows"),
-        (_number(len(profile.columns)), "columns"),
-        (_share(nulls, cells), "of the cells are null"),
-        (about + _number(profile.duplicates.rows), "duplicate rows"),
+        (with_commas(profile.rows), "rows"),
+        (with_commas(len(profile.columns)), "columns"),
+        (percent(nulls, cells), "of the cells are null"),
+        (about + with_commas(profile.duplicates.rows), "duplicate rows"),
     ]
     tiles = "".join(f"<div><dt>{words}</dt><dd>{value}</dd></div>" for value, words in figures)
     types: dict[ColumnType, int] = defaultdict(int)
     for column in profile.columns:
         types[column.type] += 1
     kinds = "".join(
-        f'<li>{_badge(type_)} <span class="count">{_number(types[type_])}</span></li>'
+        f'<li>{_badge(type_)} <span class="count">{with_commas(types[type_])}</span></li>'
         for type_ in ColumnType
         if type_ in types
     )
@@ -127,7 +129,8 @@ def _overview(profile: DataProfile) -> str:
 
 
 def _findings(findings: Sequence[Finding], places: dict[str, str]) -> str:
-    head = f'<section id="findings"><h2>What to know <span class="count">{_number(len(findings))}</span></h2>'
+    count = with_commas(len(findings))
+    head = f'<section id="findings"><h2>What to know <span class="count">{count}</span></h2>'
     if not findings:
         return f'{head}<p class="calm">Nothing in this table calls for attention.</p></section>'
     items = [
@@ -150,7 +153,7 @@ def _target(target: TargetProfile, places: dict[str, str]) -> str:
         ),
     )
     return (
-        f'<section id="target"><h2>What tells of <code>{_text(target.column)}</code></h2>'
+        f'<section id="target"><h2>What tells of <code>{safe(target.column)}</code></h2>'
         f"<p>A target of {kind}. The bar says how far a column alone determines it, from 0 to 1; a column "
         f"near 1 is either the answer itself or too good to be true.</p>{table}</section>"
     )
@@ -163,10 +166,10 @@ def _association(one: Association, places: dict[str, str]) -> str:
         signed = one.measure in (Measure.PEARSON, Measure.POINT_BISERIAL)
         value = f"{one.value:{'+' if signed else ''}.3f}".replace("-", MINUS)
         measured = f'{value} <span class="quiet">{MEASURES[one.measure]}</span>'
-    strength = "" if one.strength is None else f"{_bar(one.strength)}<b>{one.strength:.3f}</b>"
+    strength = "" if one.strength is None else f"{bar(one.strength)}<b>{one.strength:.3f}</b>"
     nulls = DASH if one.nulls is None else f"{one.nulls:.3f}"
     return (
-        f'<tr><th><a href="#{places[one.column]}">{_text(one.column)}</a></th>'
+        f'<tr><th><a href="#{places[one.column]}">{safe(one.column)}</a></th>'
         f'<td class="barred">{strength}</td><td>{measured}</td><td>{nulls}</td></tr>'
     )
 
@@ -174,7 +177,7 @@ def _association(one: Association, places: dict[str, str]) -> str:
 def _index(columns: Sequence[ColumnSummary], flags: dict[str, list[Finding]]) -> str:
     """Of a wide table: the names, to be searched with the browser's own search."""
     links = "".join(
-        f'<a href="#c{number}"{_flag_class(flags[column.name])}>{_text(column.name)}</a>'
+        f'<a href="#c{number}"{_flag_class(flags[column.name])}>{safe(column.name)}</a>'
         for number, column in enumerate(columns)
     )
     return f'<details class="index"><summary>All names</summary><div>{links}</div></details>'
@@ -194,7 +197,7 @@ def _card(column: ColumnSummary, rows: int, place: str, findings: Sequence[Findi
     else:
         body += [_top(column), _figures(column)]
     return (
-        f'<details class="card" id="{place}"{"" if wide else " open"}><summary><h3>{_text(column.name)}</h3>'
+        f'<details class="card" id="{place}"{"" if wide else " open"}><summary><h3>{safe(column.name)}</h3>'
         f'{_badge(column.type)}{chips}</summary><div class="body">{"".join(body)}</div></details>'
     )
 
@@ -202,10 +205,10 @@ def _card(column: ColumnSummary, rows: int, place: str, findings: Sequence[Findi
 def _nulls(column: ColumnSummary, rows: int) -> str:
     about = "" if column.distinct_exact else "about "
     present = column.count / rows if rows else 0
-    nulls = f"{_share(column.nulls, rows)} null" if column.nulls else "no nulls"
+    nulls = f"{percent(column.nulls, rows)} null" if column.nulls else "no nulls"
     return (
-        f'<p class="facts"><span>{about}<b>{_number(column.distinct)}</b> different</span>'
-        f'<span title="{_number(column.nulls)} rows">{nulls}</span></p>{_bar(present, "filled")}'
+        f'<p class="facts"><span>{about}<b>{with_commas(column.distinct)}</b> different</span>'
+        f'<span title="{with_commas(column.nulls)} rows">{nulls}</span></p>{bar(present, "filled")}'
     )
 
 
@@ -224,14 +227,14 @@ def _histogram(column: ColumnSummary, histogram: Histogram, *, titled: bool) -> 
         if titled:
             last = number + 1 == len(counts)
             end = column.maximum if last else histogram.starts[number + 1]
-            words = f"{_value(histogram.starts[number])} {'to' if last else 'to under'} {_value(end)}"
-            bars.append(f"{shape}><title>{words}: {_number(count)} rows</title></rect>")
+            words = f"{readable(histogram.starts[number])} {'to' if last else 'to under'} {readable(end)}"
+            bars.append(f"{shape}><title>{words}: {with_commas(count)} rows</title></rect>")
         else:
             bars.append(f"{shape}/>")
     return (
         f'<figure><svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT + 14}" preserveAspectRatio="none" '
         f'role="img"><title>Histogram</title>{"".join(bars)}{_box(column)}</svg>'
-        f"<figcaption><span>{_value(column.minimum)}</span><span>{_value(column.maximum)}</span></figcaption>"
+        f"<figcaption><span>{readable(column.minimum)}</span><span>{readable(column.maximum)}</span></figcaption>"
         "</figure>"
     )
 
@@ -256,18 +259,18 @@ def _box(column: ColumnSummary) -> str:
 def _figures(column: ColumnSummary) -> str:
     figures: list[tuple[str, str]] = []
     if column.mean is not None:
-        figures.append(("mean", _value(column.mean)))
+        figures.append(("mean", readable(column.mean)))
     if column.std is not None:
-        figures.append(("std", _value(column.std)))
+        figures.append(("std", readable(column.std)))
     if column.lengths:
         lengths = column.lengths
         figures += [
-            ("shortest", _number(lengths.minimum)),
-            ("mean length", _value(lengths.mean)),
-            ("longest", _number(lengths.maximum)),
+            ("shortest", with_commas(lengths.minimum)),
+            ("mean length", readable(lengths.mean)),
+            ("longest", with_commas(lengths.maximum)),
         ]
     figures += [
-        (SHARES[quantile.share], _value(quantile.value))
+        (SHARES[quantile.share], readable(quantile.value))
         for quantile in column.quantiles
         if quantile.share in SHARES
     ]
@@ -286,14 +289,14 @@ def _top(column: ColumnSummary) -> str:
         words = "No value comes twice." if column.count else "Every row is null."
         return f'<p class="quiet">{words}</p>'
     highest = max(column.top[0].count, column.count - sum(one.count for one in column.top))
-    rows = [(_label(one.value), one.count, "") for one in column.top]
+    rows = [(labelled(one.value), one.count, "") for one in column.top]
     if others := column.count - sum(one.count for one in column.top):
-        rows.append((f"{_number(column.distinct - len(column.top))} others", others, ' class="others"'))
+        rows.append((f"{with_commas(column.distinct - len(column.top))} others", others, ' class="others"'))
     return (
         '<table class="top">'
         + "".join(
-            f"<tr{kind}><th>{label}</th><td>{_bar(count / highest)}</td>"
-            f'<td title="{_number(count)} rows">{_share(count, column.count)}</td></tr>'
+            f"<tr{kind}><th>{label}</th><td>{bar(count / highest)}</td>"
+            f'<td title="{with_commas(count)} rows">{percent(count, column.count)}</td></tr>'
             for label, count, kind in rows
         )
         + "</table>"
@@ -307,14 +310,14 @@ def _correlations(correlations: Correlations) -> str:
         return f'{head}<p class="calm">No two columns can be compared.</p></section>'
     numbered = len(names) <= NUMBERED_CELLS
     size = CELL if numbered else SMALL_CELL
-    label = 14 + 6.4 * max(len(_shortened(name)) for name in names)
+    label = 14 + 6.4 * max(len(shortened(name)) for name in names)
     marks: list[str] = []
     for row, name in enumerate(names):
         middle = label + row * size + size / 2
-        marks.append(f'<text class="name" x="{label - 8:.0f}" y="{middle:.0f}">{_shortened(name)}</text>')
+        marks.append(f'<text class="name" x="{label - 8:.0f}" y="{middle:.0f}">{shortened(name)}</text>')
         marks.append(
             f'<text class="name top" transform="translate({middle:.0f} {label - 8:.0f}) rotate(-60)">'
-            f"{_shortened(name)}</text>"
+            f"{shortened(name)}</text>"
         )
         for column, other in enumerate(names):
             value = values[row][column]
@@ -325,7 +328,7 @@ def _correlations(correlations: Correlations) -> str:
             marks.append(
                 f'<rect class="{sign}" {place} width="{size - 1}" height="{size - 1}" '
                 f'fill-opacity="{0.06 + 0.94 * depth:.2f}">'
-                f"<title>{_text(name)} and {_text(other)}: {told}</title></rect>"
+                f"<title>{safe(name)} and {safe(other)}: {told}</title></rect>"
             )
             if numbered and value is not None and row != column:
                 strong = " strong" if depth > 0.6 else ""
@@ -335,7 +338,7 @@ def _correlations(correlations: Correlations) -> str:
                 )
     side = round(label + len(names) * size)
     left_out = (
-        f" {_number(correlations.left_out)} columns that come after these are left out."
+        f" {with_commas(correlations.left_out)} columns that come after these are left out."
         if correlations.left_out
         else ""
     )
@@ -361,24 +364,19 @@ def _provenance(profile: DataProfile) -> str:
         return "Every figure is of all rows; numbers of different values marked “about” are estimates."
     return (
         f"Counts, extremes, means, deviations, histograms and frequent values are of all rows. Quantiles and "
-        f"correlations rest on an even sample of {_number(profile.sampled_rows)} rows: a quantile's rank is "
-        "off by at most 0.6 %. Numbers of different values marked “about” are estimates."
+        f"correlations rest on an even sample of {with_commas(profile.sampled_rows)} rows: a quantile's rank "
+        "is off by at most 0.6 %. Numbers of different values marked “about” are estimates."
     )
 
 
 # ── Words and marks ──────────────────────────────────────────────────────────────────────────────
 
 
-def _text(words: str) -> str:
-    """Text of the data, made safe; what would turn the direction of the page's own text is taken out."""
-    return escape(re.sub("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", words))
-
-
 def _prose(words: str, places: dict[str, str], columns: Sequence[str]) -> str:
     """A finding's text, with the names of its columns as links."""
-    told = _text(words)
+    told = safe(words)
     for column in columns:
-        name = _text(column)
+        name = safe(column)
         told = told.replace(f"`{name}`", f'<a href="#{places[column]}"><code>{name}</code></a>', 1)
     return re.sub("`([^`<>]+)`", r"<code>\1</code>", told)
 
@@ -388,7 +386,7 @@ def _first(items: Sequence[str], shown: int, wrapped: Callable[[str], str]) -> s
     told = wrapped("".join(items[:shown]))
     if len(items) > shown:
         rest = wrapped("".join(items[shown:]))
-        told += f"<details><summary>{_number(len(items) - shown)} more</summary>{rest}</details>"
+        told += f"<details><summary>{with_commas(len(items) - shown)} more</summary>{rest}</details>"
     return told
 
 
@@ -398,40 +396,6 @@ def _badge(type_: ColumnType) -> str:
 
 def _flag_class(findings: Iterable[Finding]) -> str:
     return ' class="warning"' if any(one.severity is FindingSeverity.WARNING for one in findings) else ""
-
-
-def _bar(share: float, kind: str = "bar") -> str:
-    return (
-        f'<svg class="{kind}" viewBox="0 0 100 1" preserveAspectRatio="none">'
-        f'<rect width="{100 * share:.2f}" height="1"/></svg>'
-    )
-
-
-def _label(value: Value) -> str:
-    if value == "":
-        return '<span class="quiet">(empty)</span>'
-    if isinstance(value, str) and not value.strip():
-        return f'<span class="quiet">({len(value)} spaces)</span>'
-    return _value(value)
-
-
-def _value(value: Value | None) -> str:
-    """A value for people to read: numbers in four digits, whole ones exactly, times without their T."""
-    match value:
-        case None:
-            return DASH
-        case bool():
-            return str(value).lower()
-        case int():
-            return _number(value)
-        case float():
-            if value.is_integer() and abs(value) < 1e9:
-                return _number(int(value))
-            return f"{value:,.4g}" if not 1e4 <= abs(value) < 1e9 else f"{value:,.1f}"
-    if moment := re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?Z", value):
-        seconds = moment[3] or ""
-        return f"{moment[1]} {moment[2]}{'' if seconds == ':00' else seconds}"
-    return _text(value)
 
 
 def _position(value: Value | None) -> float:
@@ -444,22 +408,5 @@ def _position(value: Value | None) -> float:
     return float(value or 0)
 
 
-def _number(number: int) -> str:
-    return f"{number:,}"
-
-
-def _share(part: int, whole: int) -> str:
-    if not whole or not part:
-        return "0 %"
-    share = 100 * part / whole
-    if share < 0.1:
-        return "<0.1 %".replace("<", "&lt;")
-    return f"{share:.0f} %" if share >= 99.95 or share.is_integer() else f"{share:.1f} %"
-
-
 def _short(value: float) -> str:
     return f"{round(value, 2) + 0:.2f}".replace("0.", ".", 1).replace("-", MINUS)
-
-
-def _shortened(name: str) -> str:
-    return _text(name if len(name) <= 20 else f"{name[:19]}…")

@@ -68,9 +68,7 @@ def get_profile(
     columns' associations with it too, by the measure that fits each one's type. As `text/html` the same is a
     page of its own, which can be saved and needs nothing from anywhere.
     """
-    format_ = wanted or best_of(
-        request.headers.get("accept", "*/*"), RANGES, "profile", "application/json and text/html"
-    )
+    format_ = wanted or accepted_format(request.headers.get("accept", "*/*"), "profile")
     with database.session_scope(write=False) as session:
         found = get_rows_of(session, caller, dataset, version)
     content = read_profile(database, store, scratch, found)
@@ -83,3 +81,8 @@ def get_profile(
         return Response(profile.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
     page = render_page(profile, f"{found.dataset}, version {found.number}", found.digest, found.created_at)
     return Response(page, media_type="text/html", headers={"vary": "accept", **PAGE_HEADERS})
+
+
+def accepted_format(accept: str, what: str) -> Format:
+    """The format that ``Accept`` likes best to have the ``what`` in. Raises AppError (406)."""
+    return best_of(accept, RANGES, what, "application/json and text/html")

@@ -42,8 +42,12 @@ TRAINING = {
     "dataset": "flights",
     "target": "late",
     "algorithm": "auto",
+    "search": {
+        "algorithms": ["logistic_regression", "random_forest", "hist_gradient_boosting"],
+        "trials": 4,
+    },
     "features": {"scheduled": {"role": "drop"}},
-    "validation": {"method": "time", "time_column": "scheduled"},
+    "validation": {"method": "time", "time_column": "scheduled", "folds": 3},
     "seed": 2013,
 }
 SERVED_EACH = 3
@@ -97,8 +101,10 @@ class _Story:
 
         self.chapter("A first training run")
         self.say(
-            "We name no algorithm: auto compares. The latest fifth of the flights is held out, to measure "
-            "the model on days after those it learned from. The date itself is dropped: no day comes twice."
+            "We name three algorithms, and auto compares them: as they come, and then in four trials with "
+            "other parameters and other ways to prepare the columns. The latest fifth of the flights is held "
+            "out, to measure the model on days after those it learned from. The date itself is dropped: no "
+            "day comes twice."
         )
         first = self.train(data)
 
@@ -304,6 +310,7 @@ class _Story:
         places = {
             "/docs": "every operation, to try (the rest takes a key)",
             MODEL: "the model",
+            f"{MODEL}/versions/1/card?format=html": "its first version, in pictures",
             f"{MODEL}/deployments": "what served, and when",
             f"{MODEL}/drift": "live inputs beside those of training",
             f"{MODEL}/performance": "predictions beside the truth",

@@ -144,6 +144,8 @@ PROBLEM_EXAMPLES = {
 async def _app_error(request: Request, error: Exception) -> Response:
     error = cast("AppError", error)
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+    if error.retry_after_seconds is not None:
+        headers = {"retry-after": str(error.retry_after_seconds)}
     return problem(request, error.status, error.code, error.detail, errors=error.errors, headers=headers)
 
 

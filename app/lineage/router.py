@@ -98,7 +98,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "seed": 7,
     "data": DATA_EXAMPLE,
     "split": {
-        "method": "random",
+        "method": "stratified",
         "time_column": None,
         "holdout": 0.2,
         "rows": {"training": 7200, "holdout": 1800, "without_target": 0},

@@ -105,7 +105,7 @@ def compare(
     alpha: float = 0.01,
     minimum_effect: float = 0.05,
 ) -> DriftReport:
-    """Compare live rows, ``matrix`` of shape (n, len(features)) and ``scores`` (n,), with the reference.
+    """Compare live rows, ``matrix`` of shape (n, width) and ``scores`` (n,), with the reference.
 
     Rows are encoded and scores defined as for ``build_reference``. With fewer than ``MINIMUM_ROWS`` rows
     on either side a column is `insufficient_data`, never `ok`.
@@ -115,7 +115,8 @@ def compare(
     if [profile.name for profile in reference.columns] != [feature.name for feature in signature.features]:
         raise ValueError("the reference profile is of another signature")
     profiles = (*reference.columns, reference.prediction)
-    live = [profile.count(values) for profile, values in zip(profiles, (*matrix.T, scores), strict=True)]
+    measured = (*signature.summarized(matrix), scores)
+    live = [profile.count(values) for profile, values in zip(profiles, measured, strict=True)]
     testable = [
         index
         for index, (profile, cells) in enumerate(zip(profiles, live, strict=True))

@@ -21,7 +21,7 @@ from app.registry.signature import Signature, Task
 from app.serving.journal import Journal
 from app.serving.prediction_ids import TICK
 from app.serving.records import PredictionRecord
-from app.serving.service import current_deployment
+from app.serving.service import find_champion
 
 
 class MeasuredDrift(NamedTuple):
@@ -120,13 +120,13 @@ def get_watched(session: Session, model: str, version: int | None) -> ModelVersi
     """The version of this number, or the champion. Raises NotFound, and Conflict where there is none."""
     if version is not None:
         return get_version(session, model, version)
-    deployment = current_deployment(session, get_model(session, model))
-    if deployment is None:
+    champion = find_champion(session, get_model(session, model))
+    if champion is None:
         raise Conflict(
             "model_not_deployed",
             f"Model {model!r} has no version in service. Promote one, or name a version with ?version=.",
         )
-    return session.get_one(ModelVersion, deployment.slots[0].version_id)
+    return champion
 
 
 def _scores(signature: Signature, records: list[PredictionRecord]) -> NDArray[np.float64]:

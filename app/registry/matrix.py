@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.columns import ColumnType
 from app.datasets.engine import Parquet, connect, fit_to_width, identifier, rows_of
-from app.registry.signature import Role, Signature
+from app.registry.signature import Feature, Role, Signature
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,6 +43,7 @@ _TYPES = {
 EXACT_INTEGERS = 2**53
 """A float64 holds every integer up to here."""
 
+BATCH_TEXTS = 2_000
 BATCH_COLUMNS = 250
 BATCH_CELLS = 500_000
 """At most so many share a query: each looks at the whole schema, and is planned in quadratic time."""
@@ -131,24 +132,28 @@ def cells(values: Sequence[str]) -> str:
 
 
 def read_matrix(parquet: Parquet, signature: Signature, rows: range) -> NDArray[np.float64]:
-    """The matrix of some rows of the table, of shape (len(rows), features of the signature).
+    """The matrix of some rows of the table, of shape (len(rows), width of the signature).
 
     The table must have every column of the signature, each of a type that it takes. Memory: the matrix, and
     one batch of columns beside it.
     """
-    matrix = np.empty((len(rows), len(signature.features)))
+    matrix = np.empty((len(rows), signature.width))
     with open_table(parquet, rows) as connection:
-        for position, cells in read_features(connection, signature):
-            matrix[:, position] = cells
+        for place, cells in read_features(connection, signature, np.arange(len(rows))):
+            matrix[:, place] = cells
     return matrix
 
 
 def read_features(
-    connection: DuckDBPyConnection, signature: Signature
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """The position of each feature and its cells, of shape (rows of ``data``,), in any order of features."""
+    connection: DuckDBPyConnection, signature: Signature, rows: NDArray[np.integer]
+) -> Iterator[tuple[int | slice, NDArray[np.floating]]]:
+    """The place of each feature in the matrix and its cells, in any order of features.
+
+    ``rows`` are places in ``data``, in any order. Cells have shape (len(rows),) or, of a text, (len(rows),
+    width of the feature).
+    """
     types = table_types(connection)
-    places = {feature.name: place for place, feature in enumerate(signature.features)}
+    places = dict(zip((feature.name for feature in signature.features), signature.places, strict=True))
     columns = [
         Column(
             feature.name,
@@ -156,9 +161,34 @@ def read_features(
             feature.categories or () if feature.role is Role.CATEGORICAL else None,
         )
         for feature in signature.features
+        if feature.role is not Role.TEXT
     ]
     for name, cells in read_columns(connection, columns):
-        yield places[name], cells
+        yield places[name], cells[rows]
+    for feature in signature.features:
+        if feature.role is Role.TEXT:
+            yield places[feature.name], _read_counts(connection, feature, types[feature.name], rows)
+
+
+def _read_counts(
+    connection: DuckDBPyConnection, feature: Feature, type_: ColumnType, rows: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """The counts of a text's tokens, which float32 holds exactly in half the memory; NaN where it is null."""
+    connection.register("wanted", {"row": rows, "place": np.arange(len(rows))})
+    texts = f"SELECT row_number() OVER () - 1 AS row, {present(feature.name, type_)} AS text FROM data"
+    found = connection.execute(f"SELECT place, text FROM wanted JOIN ({texts}) USING (row)")
+    counts = np.empty((len(rows), feature.width), np.float32)
+    while batch := found.fetchmany(BATCH_TEXTS):
+        for place, text in batch:
+            counts[place] = np.nan if text is None else feature.count_tokens(text)
+    return counts
+
+
+def read_texts(connection: DuckDBPyConnection, name: str, type_: ColumnType) -> Iterator[str | None]:
+    """The values of a column, one after the other."""
+    found = connection.execute(f"SELECT {present(name, type_)} FROM data")
+    while rows := found.fetchmany(BATCH_TEXTS):
+        yield from (text for (text,) in rows)
 
 
 def read_columns(

@@ -24,7 +24,8 @@ class ModelVersion(Base):
     """A fitted model with everything that is known of it, copied here so that it stands alone.
 
     ``runtime_reason`` says why a version is not served compiled; one that is has a scorer, its artifact in
-    the form that ``app.serving.compiled`` reads.
+    the form that ``app.serving.compiled`` reads. ``report`` is the evaluation report (JSON), ``holdout`` the
+    rows held out with the model's scores (Parquet), ``probe`` fixed rows with its scores there (npz).
     """
 
     __tablename__ = "model_versions"
@@ -52,6 +53,9 @@ class ModelVersion(Base):
     runtime_reason: Mapped[str | None]
     scorer_digest: Mapped[ObjectDigest | None]
     scorer_size: Mapped[int | None]
+    report_digest: Mapped[ObjectDigest | None]
+    holdout_digest: Mapped[ObjectDigest | None]
+    probe_digest: Mapped[ObjectDigest | None]
     created_by: Mapped[str]
     created_at: Mapped[datetime]
 

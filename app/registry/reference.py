@@ -6,6 +6,7 @@ sets. A column's cells are, in this order, its own ones and then two more: unkno
 - Numeric and datetime: about ten bins of equal counts. A value that many rows share (the zeros of a
   zero-inflated column) has a bin to itself. All beyond the range seen falls into two outer bins, empty in
   the reference: such values are the drift and must not hide in the tails.
+- Text: as a number, that of the words in it which the model knows.
 - Boolean and categorical: one cell a code; a single one where there are more than ``MAX_CELLS`` codes.
 """
 
@@ -81,7 +82,7 @@ class ReferenceProfile(BaseModel):
 def build_reference(
     signature: Signature, matrix: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> ReferenceProfile:
-    """Profile the ``matrix``, shape (n, len(features)), and the model's ``scores``, shape (m,).
+    """Profile the ``matrix``, shape (n, width), and the model's ``scores``, shape (m,).
 
     ``scores`` are the positive class's probability (binary), the index of the predicted class
     (multiclass) or the predicted value (regression). Take them from rows that the model was not fitted
@@ -92,7 +93,7 @@ def build_reference(
     """
     columns = tuple(
         _profile(feature.name, feature.role, values, len(feature.categories or ()))
-        for feature, values in zip(signature.features, matrix.T, strict=True)
+        for feature, values in zip(signature.features, signature.summarized(matrix), strict=True)
     )
     multiclass = signature.task is Task.MULTICLASS
     role = Role.CATEGORICAL if multiclass else Role.NUMERIC
@@ -101,7 +102,7 @@ def build_reference(
 
 
 def _profile(name: str, role: Role, values: NDArray[np.float64], categories: int) -> ColumnProfile:
-    if role in (Role.NUMERIC, Role.DATETIME):
+    if role in (Role.NUMERIC, Role.DATETIME, Role.TEXT):
         return _profile_numbers(name, role, values)
     if role is Role.BOOLEAN:
         categories = 2

@@ -1,5 +1,6 @@
 """Model versions and aliases over HTTP."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from app.access.route import CallerDep, GuardedRoute
 from app.http.fields import Name, Number, StrictNumber
 from app.http.paging import Page, PagingDep
 from app.http.problems import problem_responses
-from app.http.session import SessionDep
+from app.http.session import DatabaseDep, SessionDep, StoreDep
 from app.registry import service
 from app.registry.models import Alias, ModelVersion
 from app.registry.runtime import Runtime
@@ -45,6 +46,7 @@ SIGNATURE_EXAMPLE: dict[str, Any] = {
     "target_type": "boolean",
     "task": "binary",
     "classes": [False, True],
+    "costs": None,
 }
 SUMMARY_EXAMPLE: dict[str, Any] = {
     "model": "flight-delays",
@@ -61,6 +63,8 @@ EVALUATION_EXAMPLE: dict[str, Any] = {
     "baseline_metrics": {"roc_auc": 0.5, "accuracy": 0.76, "log_loss": 0.55},
     "confusion_matrix": [[1300, 90], [280, 150]],
     "choice": None,
+    "search": None,
+    "reproducible": True,
     "dropped": {"flight_id": "identifier: every value is different"},
     "notes": [],
     "rows": {"training": 7200, "holdout": 1800, "without_target": 0},
@@ -136,6 +140,20 @@ class Evaluation(BaseModel):
     dropped: dict[str, str] = Field(description="Columns that the model does not use, and why.")
     notes: list[str]
     rows: dict[str, int]
+    as_served: dict[str, float] | None = Field(
+        None,
+        description="What it costs to serve: `row_microseconds`, the median time of a single row on the "
+        "worker that trained it, and `bytes`.",
+    )
+    search: dict[str, Any] | None = Field(None, description="What a search tried, and what it chose.")
+    reproducible: bool | None = Field(
+        None, description="Whether the same request makes the same model: a search by time does not."
+    )
+    report: dict[str, Any] | None = Field(
+        None,
+        description="The evaluation report: intervals, differences to other models, curves, importance, "
+        "slices, fairness, stability. Null for versions of older releases.",
+    )
 
 
 class AliasTarget(BaseModel):
@@ -180,10 +198,12 @@ def get_version(model: str, version: Number, session: SessionDep) -> VersionInfo
 
 
 @router.get("/versions/{version}/evaluation", responses=problem_responses(404))
-def get_evaluation(model: str, version: Number, session: SessionDep) -> Evaluation:
-    """How a version did on its holdout."""
-    found = service.get_version(session, model, version)
-    return Evaluation(metrics=found.metrics, **found.evaluation)
+def get_evaluation(model: str, version: Number, database: DatabaseDep, store: StoreDep) -> Evaluation:
+    """How a version did on its holdout. `…/card` shows the same as a page."""
+    with database.session_scope(write=False) as session:
+        found = service.get_version(session, model, version)
+    report = None if found.report_digest is None else json.loads(store.read(found.report_digest))
+    return Evaluation(metrics=found.metrics, **found.evaluation, report=report)
 
 
 @router.get("/aliases", responses=problem_responses(404))

@@ -5,9 +5,13 @@ row's encoding, and with it the row's answer, cannot depend on the batch that it
 """
 
 import json
+import re
+import zlib
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cached_property
+from itertools import accumulate, pairwise
 from math import isfinite, nan
 from typing import Any
 
@@ -22,6 +26,8 @@ OTHER_CATEGORY = -1.0
 """The code of a category that the model has not been shown."""
 
 MAX_INPUT_ERRORS = 20
+
+_WORD = re.compile(r"\b\w\w+\b")
 
 type_names = {
     ColumnType.INTEGER: "an integer",
@@ -40,6 +46,7 @@ class Role(StrEnum):
     BOOLEAN = "boolean"
     CATEGORICAL = "categorical"
     DATETIME = "datetime"
+    TEXT = "text"
 
 
 class Task(StrEnum):
@@ -52,7 +59,9 @@ class Feature(BaseModel):
     """One input column: its JSON type, its role, and what the training data held in it.
 
     ``categories`` are the known values in code order (category ``i`` is encoded as ``float(i)``), and
-    ``minimum`` and ``maximum`` the range seen in training: a value outside is accepted.
+    ``minimum`` and ``maximum`` the range seen in training: a value outside is accepted. A text is encoded
+    as counts: of the known ``tokens``, or of all tokens by the ``buckets`` that they are hashed to. Tokens
+    are words and, where ``ngrams`` is 2, pairs of neighbouring words.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,13 +73,44 @@ class Feature(BaseModel):
     categories: tuple[bool | int | str, ...] | None = None
     minimum: float | str | None = None
     maximum: float | str | None = None
+    tokens: tuple[str, ...] | None = None
+    buckets: int | None = None
+    ngrams: int = 1
+
+    @cached_property
+    def cell_names(self) -> list[str]:
+        """What each of its columns in the matrix stands for: the feature itself, or counts of tokens."""
+        if self.role is not Role.TEXT:
+            return [self.name]
+        if self.buckets is not None:
+            return [f"{self.name} in bucket {bucket}" for bucket in range(self.buckets)]
+        return [f"{self.name} has {json.dumps(token, ensure_ascii=False)}" for token in self.tokens or ()]
+
+    @property
+    def width(self) -> int:
+        """How many columns of the matrix it takes."""
+        return len(self.cell_names)
 
     @cached_property
     def codes(self) -> dict[bool | int | str, float]:
         return {category: float(code) for code, category in enumerate(self.categories or ())}
 
-    def encode(self, value: Any) -> float:
-        """The matrix cell of one JSON value; null is NaN.
+    @cached_property
+    def token_places(self) -> dict[str, int]:
+        return {token: place for place, token in enumerate(self.tokens or ())}
+
+    def count_tokens(self, text: str) -> NDArray[np.float64]:
+        """How often each token, or bucket, is in a text, shape (width,)."""
+        counts = np.zeros(self.width)
+        for token in split_text(text, self.ngrams):
+            if self.buckets is not None:
+                counts[zlib.crc32(token.encode("utf-8", "surrogatepass")) % self.buckets] += 1
+            elif (place := self.token_places.get(token)) is not None:
+                counts[place] += 1
+        return counts
+
+    def encode(self, value: Any) -> float | NDArray[np.float64]:
+        """The matrix cell of one JSON value, or the cells of a text, shape (width,); null is NaN.
 
         Raises ValueError, with a sentence for the caller, where the value is not of the column's type.
         """
@@ -82,8 +122,11 @@ class Feature(BaseModel):
                 )
             return nan
         number = self._parse(value)
-        if self.role is Role.CATEGORICAL:
-            return self.codes.get(value, OTHER_CATEGORY)
+        match self.role:
+            case Role.CATEGORICAL:
+                return self.codes.get(value, OTHER_CATEGORY)
+            case Role.TEXT:
+                return self.count_tokens(value)
         return number
 
     def _parse(self, value: Any) -> float:
@@ -113,7 +156,8 @@ class Signature(BaseModel):
     """The columns a model version takes, in matrix order, and the target it answers with.
 
     ``ignored`` are columns of the training data that the model does not use: a row may carry a value of them.
-    ``classes`` are the labels in the order of the probabilities (classifiers only).
+    ``classes`` are the labels in the order of the probabilities (classifiers only). ``costs[i][j]`` is what
+    it costs to answer class ``j`` where class ``i`` is true; without them the most probable is answered.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -124,19 +168,96 @@ class Signature(BaseModel):
     target_type: ColumnType
     task: Task
     classes: tuple[bool | int | float | str, ...] | None = None
+    costs: tuple[tuple[float, ...], ...] | None = None
 
     @cached_property
     def known_columns(self) -> frozenset[str]:
         return frozenset(self.ignored).union(feature.name for feature in self.features)
 
+    @cached_property
+    def by_cell(self) -> tuple[Feature, ...]:
+        """The feature of each column of the matrix."""
+        return tuple(feature for feature in self.features for _ in range(feature.width))
+
+    @cached_property
+    def cell_names(self) -> list[str]:
+        return [name for feature in self.features for name in feature.cell_names]
+
+    @property
+    def width(self) -> int:
+        """How many columns the matrix has."""
+        return len(self.by_cell)
+
+    @cached_property
+    def places(self) -> tuple[int | slice, ...]:
+        """The column of each feature in the matrix; of a text the slice of its columns."""
+        widths = [feature.width for feature in self.features]
+        starts = accumulate(widths, initial=0)
+        return tuple(
+            slice(start, start + feature.width) if feature.role is Role.TEXT else start
+            for feature, start in zip(self.features, starts, strict=False)
+        )
+
+    def summarized(self, matrix: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+        """A number for each row and feature, shape (n,) each: the cell or, of a text, its known tokens.
+
+        Raises ValueError for a matrix of another width.
+        """
+        if matrix.shape[1] != self.width:
+            raise ValueError(f"the matrix has {matrix.shape[1]} columns, the signature {self.width}")
+        for place in self.places:
+            cells = matrix[:, place]
+            yield cells if cells.ndim == 1 else cells.sum(axis=1)
+
+    def decide(self, scores: NDArray[np.float64]) -> NDArray[Any]:
+        """The answers to a scorer's ``scores``, shape (n,): indices of classes, or a regression's values.
+
+        The class is that of the least expected cost (Elkan, The foundations of cost-sensitive learning, 2001)
+        or, without costs, the most probable one; of equals the first.
+        """
+        if self.classes is None:
+            return scores[:, 0]
+        chosen: NDArray[np.intp] = (
+            scores.argmax(axis=1) if self.costs is None else self.losses(scores).argmin(axis=1)
+        )
+        return chosen
+
+    def losses(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What it is expected to cost to answer each class, shape (n, classes), given their probabilities.
+
+        Without costs every wrong class costs 1, and what is the same for all is left out.
+        """
+        if self.costs is None:
+            return -scores
+        losses = np.zeros_like(scores)
+        for actual, costs in enumerate(self.costs):  # a matrix product's order of addition depends on n
+            losses += scores[:, actual, None] * costs
+        return losses
+
+    @cached_property
+    def decision(self) -> str | None:
+        """How costs choose the class, in a sentence; None without costs."""
+        if self.costs is None or self.classes is None:
+            return None
+        if self.task is Task.BINARY:
+            (true_negative, false_positive), (false_negative, true_positive) = self.costs
+            alarm, miss = false_positive - true_negative, false_negative - true_positive
+            if min(alarm, miss) >= 0 and alarm + miss > 0:
+                other, positive = map(json.dumps, self.classes)
+                return (
+                    f"By the costs of wrong answers, {positive} is answered where its probability is above "
+                    f"{alarm / (alarm + miss):.4g}, else {other}."
+                )
+        return "The class of the least expected cost is answered, which need not be the most probable one."
+
     def encode(self, rows: list[Any], *, root: str = "instances") -> NDArray[np.float64]:
-        """Encode JSON rows as a float64 matrix of shape (len(rows), len(features)).
+        """Encode JSON rows as a float64 matrix of shape (len(rows), width).
 
         Raises InvalidInput with a pointer to every wrong cell (the first 20 of them): a row that is not
         an object, a column that the model does not know, a missing column that may not be null, a value
         of the wrong type.
         """
-        matrix = np.empty((len(rows), len(self.features)))
+        matrix = np.empty((len(rows), self.width))
         errors: list[InputError] = []
         for index, row in enumerate(rows):
             if not isinstance(row, dict):
@@ -163,11 +284,11 @@ class Signature(BaseModel):
         at: tuple[str, int],
         errors: list[InputError],
     ) -> None:
-        for position, feature in enumerate(self.features):
+        for place, feature in zip(self.places, self.features, strict=True):
             try:
                 if feature.name not in row and not feature.nullable:
                     raise ValueError(f"the column is missing; it must be {type_names[feature.type]}")
-                cells[position] = feature.encode(row.get(feature.name))
+                cells[place] = feature.encode(row.get(feature.name))
             except ValueError as error:
                 errors.append(InputError(pointer(*at, feature.name), str(error)))
         errors.extend(
@@ -182,6 +303,14 @@ class Signature(BaseModel):
                 for name in row
                 if name not in self.known_columns
             )
+
+
+def split_text(text: str, ngrams: int) -> Iterator[str]:
+    """The tokens of a text: its words of two letters or more in lower case, and, for 2, pairs of them."""
+    words = _WORD.findall(text.lower())
+    yield from words
+    if ngrams > 1:
+        yield from map(" ".join, pairwise(words))
 
 
 def parse_time(text: str) -> float:

@@ -51,8 +51,9 @@ class Answer:
         """The JSON of ``/v1/models/{model}:predict``."""
         if self.target.version.signature.classes is None:
             return answer_body(self.target, msgspec.json.encode(self.predictions), None, self.ids)
-        texts = self.target.version.label_texts
-        labels = b",".join([texts[index] for index in self.scores.argmax(axis=1).tolist()])
+        version = self.target.version
+        chosen = version.signature.decide(self.scores).tolist()
+        labels = b",".join([version.label_texts[index] for index in chosen])
         shares = msgspec.json.encode(self.probabilities)
         return answer_body(self.target, b"[%b]" % labels, shares, self.ids)
 
@@ -77,7 +78,7 @@ class Answer:
             columns = {"prediction": Values(Kind.FLOAT, valid, scores[:, 0])}
         else:
             labels = _labels(signature.classes, signature.target_type)
-            columns = {"prediction": Column(labels, scores.argmax(axis=1)).plain()}
+            columns = {"prediction": Column(labels, signature.decide(scores)).plain()}
             for place, name in enumerate(probability_columns(signature.classes)):
                 columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
         ends = np.arange(ID_LENGTH, len(self.ids) + 1, ID_LENGTH)

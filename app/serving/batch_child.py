@@ -1,4 +1,4 @@
-"""The child process of one batch prediction: ``python -m app.serving.batch_child FOLDER``.
+"""The child process of one batch prediction: ``python -m app.serving.batch_child``.
 
 It leaves a Parquet file for each part in the folder, named by the part's rows.
 """
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.child import carry_out, die_with_the_worker, report
+from app.child import carry_out, follow_the_worker, report
 
 
 def score(request: dict[str, Any], folder: Path) -> None:
@@ -30,7 +30,5 @@ def score(request: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_with_the_worker()
-    sys.exit(
-        carry_out(Path(sys.argv[1]), score, name="scoring", remedy="Run the worker on a larger machine.")
-    )
+    folder = follow_the_worker()()
+    sys.exit(carry_out(folder, score, name="scoring", remedy="Run the worker on a larger machine."))

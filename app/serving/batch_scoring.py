@@ -38,7 +38,7 @@ Matrix = NDArray[np.float64]
 
 def plan_parts(signature: Signature, rows: int, start: int) -> Iterator[range]:
     """The rows of each part, from row ``start`` on."""
-    width = max(1, len(signature.features), len(signature.classes or ()))
+    width = max(1, signature.width, len(signature.classes or ()))
     size = max(1, min(PART_ROWS, PART_CELLS // width))
     for first in range(start, rows, size):
         yield range(first, min(first + size, rows))
@@ -81,7 +81,7 @@ def write_part(path: Path, signature: Signature, version: int, rows: range, scor
     if signature.classes is None:
         columns["prediction"] = Array.from_numpy(np.ascontiguousarray(scores[:, 0]))
     else:
-        labels = [signature.classes[index] for index in scores.argmax(axis=1)]
+        labels = [signature.classes[index] for index in signature.decide(scores)]
         columns["prediction"] = Array(labels, type=ARROW_TYPES[signature.target_type])
         for name, shares in zip(probability_columns(signature.classes), scores.T, strict=True):
             columns[name] = Array.from_numpy(np.ascontiguousarray(shares))

@@ -6,8 +6,9 @@ linear model's sum is ``predictor``'s, feature by feature.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,27 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.impute import SimpleImputer
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.impute import MissingIndicator
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
 from sklearn.svm import LinearSVC, LinearSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from app.registry.signature import OTHER_CATEGORY, Feature, Role, Signature
+from app.registry.signature import OTHER_CATEGORY, Feature, Signature
 from app.serving import kernels
-from app.serving.compiled import NODE, CompiledPipeline
-
-TIME_PARTS = ("year", "month", "day", "weekday", "hour")
-"""What the kernel's TIME makes of a time, in its order."""
+from app.serving.compiled import NODE, TIME_PARTS, CompiledPipeline
 
 
 class NotCompilable(Exception):
@@ -49,101 +58,248 @@ def compile_pipeline(pipeline: Pipeline, signature: Signature) -> CompiledPipeli
 
     Raises NotCompilable.
     """
-    program = _Program(signature.features)
-    for name, transformer, columns in pipeline.named_steps["prepare"].transformers_:
-        program.add(Role(name), transformer, columns)
+    made = _prepared(pipeline, signature)
+    names = feature_names(pipeline, signature)
+    model = compile_model(pipeline.named_steps["model"])
+    if "select" in pipeline.named_steps:
+        kept = pipeline.named_steps["select"].get_support(indices=True).tolist()
+        needed = sorted({*kept, *(factor for place in kept for factor in made[place].factors)})
+        places = {place: number for number, place in enumerate(needed)}
+        model |= _spread([places[place] for place in kept], len(needed), model)
+        names = [names[place] for place in needed]
+        made = [
+            replace(made[place], factors=tuple(places[factor] for factor in made[place].factors))
+            for place in needed
+        ]
     ends = pipeline.named_steps["bound"].transform(np.array([[-np.inf, np.inf]]))
     return CompiledPipeline(
-        columns=len(signature.features),
+        columns=signature.width,
         width=len(signature.classes or ("the value",)),
-        names=_distinct(program.names),
-        steps=np.array(program.steps, np.int32).reshape(-1, 5),
-        numbers=np.array(program.numbers, np.float64),
-        places=np.array(program.places, np.int32),
+        names=_distinct(names),
+        **_laid_in_steps(made),
         bound=float(ends.max()),
-        **compile_model(pipeline.named_steps["model"]),
+        **model,
     )
 
 
-class _Program:
-    """The steps that prepare a row, as they are added in the order of the features that they make."""
+def feature_names(pipeline: Pipeline, signature: Signature) -> list[str]:
+    """What the features that a fitted pipeline prepares stand for, in their order, before any selection."""
+    names = [name for name, _ in prepared_features(pipeline, signature)]
+    if "interact" in pipeline.named_steps:
+        pairs = pipeline.named_steps["interact"].kw_args["pairs"]
+        names += [f"{names[left]} times {names[right]}" for left, right in pairs]
+    return names
 
-    def __init__(self, features: Sequence[Feature]) -> None:
-        self._features = features
-        self.names: list[str] = []
-        self.steps: list[tuple[int, int, int, int, int]] = []
-        self.numbers: list[float] = []
-        self.places: list[int] = []
 
-    def add(self, role: Role, transformer: Any, columns: Sequence[int]) -> None:
-        """The steps of one fitted transformer of ``build_pipeline`` on these columns."""
-        match role, list(transformer) if isinstance(transformer, Pipeline) else [transformer]:
-            case Role.NUMERIC, [SimpleImputer() as imputer, StandardScaler() as scaler]:
-                self._add_imputed(columns, imputer, scaler.mean_, scaler.scale_)
-            case Role.BOOLEAN, [SimpleImputer() as imputer]:
-                count = len(columns) + len(imputer.indicator_.features_)
-                self._add_imputed(columns, imputer, np.zeros(count), np.ones(count))
-            case Role.DATETIME, [_, SimpleImputer() as imputer, StandardScaler() as scaler]:
-                self._add_imputed(columns, imputer, scaler.mean_, scaler.scale_, TIME_PARTS)
-            case Role.CATEGORICAL, [OneHotEncoder() as encoder]:
-                rare = encoder.infrequent_categories_
-                for column, categories, infrequent in zip(columns, encoder.categories_, rare, strict=True):
-                    self._add_one_hot(column, categories, infrequent)
+def prepared_features(pipeline: Pipeline, signature: Signature) -> Iterator[tuple[str, int]]:
+    """The name of each feature that the fitted step ``prepare`` makes, and the column it is made of.
+
+    Of a text, that is the first of its columns.
+    """
+    for _, transformer, columns in pipeline.named_steps["prepare"].transformers_:
+        match _parts(transformer):
+            case [MissingIndicator() as indicator]:
+                columns = [columns[place] for place in indicator.features_]
+                endings = [[" is null"]] * len(columns)
+            case [OneHotEncoder() as encoder]:
+                endings = [
+                    [f" is {_in_words(code, signature.by_cell[column])}" for code in own]
+                    + [" is rare or unknown"] * others
+                    for column, (own, others) in zip(columns, _own_categories(encoder), strict=True)
+                ]
+            case [TargetEncoder() as encoder, _] if encoder.target_type_ == "multiclass":
+                classes = [(signature.classes or ())[code] for code in encoder.classes_]
+                endings = [[f" by {json.dumps(label, ensure_ascii=False)}" for label in classes]] * len(
+                    columns
+                )
+            case [FunctionTransformer(), TfidfTransformer()]:
+                yield from ((signature.cell_names[column], columns[0]) for column in columns)
+                continue
+            case [FunctionTransformer() as parts, *_]:
+                endings = [[f" {part}" for part in parts.kw_args["parts"]]] * len(columns)
             case _:
-                raise NotCompilable(f"The {role} columns are prepared in a way that cannot be compiled.")
+                endings = [[""]] * len(columns)
+        for column, each in zip(columns, endings, strict=True):
+            yield from ((f"{signature.by_cell[column].name}{ending}", column) for ending in each)
 
-    def _add_imputed(
-        self,
-        columns: Sequence[int],
-        imputer: SimpleImputer,
-        means: NDArray[np.float64],
-        scales: NDArray[np.float64],
-        parts: Sequence[str] = (),
-    ) -> None:
-        """Columns, or their parts, with a statistic for null; then an indicator for each that had null."""
-        each = len(parts) or 1
-        numbers = np.column_stack(
-            (imputer.statistics_, means[: each * len(columns)], scales[: each * len(columns)])
-        )
-        for place, column in enumerate(columns):
-            name = self._features[column].name
-            names = [f"{name} {part}" for part in parts] or [name]
-            self._add(
-                kernels.TIME if parts else kernels.VALUE,
-                column,
-                names,
-                numbers[each * place : each * (place + 1)].ravel().tolist(),
-            )
-        for place, source in enumerate(imputer.indicator_.features_, start=each * len(columns)):
-            column = columns[source // each]
-            what = f" {parts[source % each]}" if parts else ""
-            name = f"{self._features[column].name}{what} is null"
-            self._add(kernels.MISSING, column, [name], [float(means[place]), float(scales[place])])
 
-    def _add(self, kind: int, column: int, names: list[str], numbers: list[float]) -> None:
-        self.steps.append((kind, column, len(self.names), len(self.numbers), 0))
-        self.numbers += numbers
-        self.names += names
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What makes one feature: a step's kind, the column that it reads, and what the kind takes.
 
-    def _add_one_hot(
-        self, column: int, categories: NDArray[np.float64], infrequent: NDArray[np.float64] | None
-    ) -> None:
-        """A feature for each category of the fit, but one together for infrequent and unknown ones."""
-        feature = self._features[column]
-        few = np.empty(0) if infrequent is None else infrequent
-        rare = np.isin(categories, few) | (np.isnan(categories) & np.isnan(few).any())
-        own = categories[~rare].tolist()
-        others = len(own) if rare.any() else -1
-        offsets = {None if np.isnan(code) else code: offset for offset, code in enumerate(own)}
-        known = feature.categories or ()
-        codes = [None, OTHER_CATEGORY, *map(float, range(len(known)))]
-        self.steps.append((kernels.ONE_HOT, column, len(self.names), len(self.places), len(codes)))
-        self.places += [offsets.get(code, others) for code in codes]
-        words = {code: json.dumps(known[int(code)], ensure_ascii=False) for code in own if code >= 0}
-        self.names += [
-            f"{feature.name} is {words.get(code, 'another' if code < 0 else 'null')}" for code in own
-        ]
-        self.names += [f"{feature.name} is rare or unknown"] if rare.any() else []
+    ``codes`` are the places, in a table of ``size`` codes, of those that a one-hot feature is 1 for;
+    ``factors`` the features whose product it is.
+    """
+
+    kind: int
+    column: int = 0
+    numbers: tuple[float, ...] = ()
+    codes: tuple[int, ...] = ()
+    size: int = 0
+    factors: tuple[int, ...] = ()
+
+
+def _prepared(pipeline: Pipeline, signature: Signature) -> list[_Made]:
+    """What makes each feature that the fitted pipeline prepares, before any selection."""
+    made: list[_Made] = []
+    for _, transformer, columns in pipeline.named_steps["prepare"].transformers_:
+        features = [signature.by_cell[column] for column in columns]
+        match _parts(transformer):
+            case [MissingIndicator() as indicator]:
+                made += [_Made(kernels.MISSING, columns[place], (0.0, 1.0)) for place in indicator.features_]
+            case [OneHotEncoder() as encoder]:
+                made += _one_hot(encoder, columns, features)
+            case [OrdinalEncoder() | TargetEncoder(), StandardScaler()]:
+                made += _looked_up(transformer, columns, features)
+            case [FunctionTransformer() as parts, object(statistics_=nulls), *scaler]:
+                made += _times(parts.kw_args["parts"], nulls, scaler, columns)
+            case [object(statistics_=nulls), *curve]:
+                made += _values(nulls, curve, columns)
+            case [FunctionTransformer(), TfidfTransformer()]:
+                raise NotCompilable(f"A text such as {features[0].name!r} is not compiled.")
+            case _:
+                raise NotCompilable(f"How {features[0].name!r} is prepared cannot be compiled.")
+    if "interact" in pipeline.named_steps:
+        pairs = pipeline.named_steps["interact"].kw_args["pairs"]
+        made += [_Made(kernels.PRODUCT, factors=pair) for pair in pairs]
+    return made
+
+
+def _parts(transformer: Any) -> list[Any]:
+    return [part for _, part in transformer.steps] if isinstance(transformer, Pipeline) else [transformer]
+
+
+def _values(nulls: NDArray[np.float64], curve: Sequence[Any], columns: Sequence[int]) -> Iterator[_Made]:
+    """Columns with a value for null, clipped, transformed and scaled."""
+    count = len(columns)
+    clip, lambdas, scale = np.tile([[-np.inf], [np.inf]], count), np.full(count, np.nan), _scale(None, count)
+    for part in curve:
+        match part:
+            case PowerTransformer(method="yeo-johnson", standardize=False):
+                lambdas = part.lambdas_
+            case QuantileTransformer():
+                raise NotCompilable("Columns transformed to quantiles are not compiled.")
+            case StandardScaler() | RobustScaler() | MinMaxScaler():
+                scale = _scale(part, count)
+            case object(bounds_=bounds):
+                clip = bounds
+    numbers = np.column_stack((nulls, clip.T, lambdas, scale))
+    plain = np.isinf(clip).all(axis=0) & np.isnan(lambdas) & (scale[:, 2:] == (1, 0)).all(axis=1)
+    for column, each, is_plain in zip(columns, numbers.tolist(), plain, strict=True):
+        if is_plain:
+            yield _Made(kernels.VALUE, column, (each[0], *each[4:6]))
+        else:
+            yield _Made(kernels.CURVE, column, tuple(each))
+
+
+def _times(
+    parts: Sequence[str], nulls: NDArray[np.float64], scaler: Sequence[Any], columns: Sequence[int]
+) -> Iterator[_Made]:
+    count = len(columns) * len(parts)
+    scale = _scale(scaler[0] if scaler else None, count)
+    which = np.tile([float(TIME_PARTS.index(part)) for part in parts], len(columns))
+    numbers = np.column_stack((which, nulls, scale))
+    for column, each in zip(np.repeat(columns, len(parts)).tolist(), numbers.tolist(), strict=True):
+        yield _Made(kernels.TIME, column, tuple(each))
+
+
+def _scale(scaler: Any, count: int) -> NDArray[np.float64]:
+    """Of each column what is subtracted, divided by, multiplied by and added; None leaves it as it is."""
+    scale = np.tile([0.0, 1.0, 1.0, 0.0], (count, 1))
+    match scaler:
+        case StandardScaler():
+            scale[:, 0], scale[:, 1] = scaler.mean_, scaler.scale_
+        case RobustScaler():
+            scale[:, 0], scale[:, 1] = scaler.center_, scaler.scale_
+        case MinMaxScaler():
+            scale[:, 2], scale[:, 3] = scaler.scale_, scaler.min_
+    return scale
+
+
+def _codes(feature: Feature) -> list[float]:
+    """The codes of a column in the order of the kernel's tables: null, any other, the known ones."""
+    return [np.nan, OTHER_CATEGORY, *map(float, range(len(feature.categories or ())))]
+
+
+def _own_categories(encoder: OneHotEncoder) -> Iterator[tuple[list[float | None], bool]]:
+    """Of each column the codes with a feature of their own, None for null; and whether others share one."""
+    for categories, rare in zip(encoder.categories_, encoder.infrequent_categories_, strict=True):
+        few = np.empty(0) if rare is None else rare
+        is_rare = np.isin(categories, few) | (np.isnan(categories) & np.isnan(few).any())
+        yield [None if np.isnan(code) else code for code in categories[~is_rare].tolist()], len(few) > 0
+
+
+def _one_hot(encoder: OneHotEncoder, columns: Sequence[int], features: Sequence[Feature]) -> Iterator[_Made]:
+    for column, feature, (own, others) in zip(columns, features, _own_categories(encoder), strict=True):
+        size = 2 + len(feature.categories or ())
+        places = {code: place for place, code in enumerate([None, *_codes(feature)[1:]])}
+        groups: list[tuple[int, ...]] = [(places.pop(code),) for code in own]
+        groups += [tuple(places.values())] if others else []
+        for group in groups:
+            yield _Made(kernels.ONE_HOT, column, codes=group, size=size)
+
+
+def _looked_up(encoder: Any, columns: Sequence[int], features: Sequence[Feature]) -> Iterator[_Made]:
+    """A table of what the fitted encoder and scaler answer to each code."""
+    codes = [_codes(feature) for feature in features]
+    rows = np.full((max(map(len, codes)), len(columns)), OTHER_CATEGORY)
+    for place, own in enumerate(codes):
+        rows[: len(own), place] = own
+    answers = encoder.transform(rows)
+    each = answers.shape[1] // len(columns)
+    for place, (column, own) in enumerate(zip(columns, codes, strict=True)):
+        for answer in answers[: len(own), each * place : each * (place + 1)].T:
+            yield _Made(kernels.LOOKUP, column, tuple(answer.tolist()), size=len(own))
+
+
+def _in_words(code: float | None, feature: Feature) -> str:
+    if code is None:
+        return "null"
+    return json.dumps((feature.categories or ())[int(code)], ensure_ascii=False) if code >= 0 else "another"
+
+
+def _laid_in_steps(made: Sequence[_Made]) -> dict[str, Any]:
+    """The kernel's arrays; the parts of a time share a step, as do the categories of a column."""
+    steps: list[tuple[int, int, int, int, int]] = []
+    numbers: list[float] = []
+    places: list[int] = []
+    for (kind, column), run in groupby(enumerate(made), key=lambda each: (each[1].kind, each[1].column)):
+        features = list(run)
+        first, example = features[0]
+        if kind == kernels.ONE_HOT:
+            table = np.full(example.size, -1)
+            for offset, (_, feature) in enumerate(features):
+                table[list(feature.codes)] = offset
+            steps.append((kind, column, first, len(places), example.size))
+            places += table.tolist()
+        elif kind == kernels.TIME:
+            steps.append((kind, column, first, len(numbers), len(features)))
+            numbers += [number for _, feature in features for number in feature.numbers]
+        else:
+            for place, feature in features:
+                at, size = feature.factors or (len(numbers), feature.size)
+                steps.append((kind, column, place, at, size))
+                numbers += feature.numbers
+    return {
+        "steps": np.array(steps, np.int32).reshape(-1, 5),
+        "numbers": np.array(numbers, np.float64),
+        "places": np.array(places, np.int32),
+    }
+
+
+def _spread(places: Sequence[int], count: int, model: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a model that number its features, for ``count`` features of which it takes ``places``."""
+    if model.get("weights") is not None:
+        weights = np.zeros((count, model["weights"].shape[1]))
+        weights[places] = model["weights"]
+        return {"weights": weights}
+    if model.get("nodes") is not None:
+        nodes = model["nodes"].copy()
+        bits = nodes["feature"] & ((1 << kernels.FEATURE_SHIFT) - 1)
+        wide = np.array(places, np.uint32)[nodes["feature"] >> kernels.FEATURE_SHIFT]
+        nodes["feature"] = wide << kernels.FEATURE_SHIFT | bits
+        return {"nodes": nodes}
+    return {}
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -183,7 +339,7 @@ def _compile_estimator(model: Any) -> dict[str, Any]:
             return {"initial": model.class_prior_, "link": kernels.IDENTITY}
         case DummyRegressor(strategy="mean"):
             return {"initial": model.constant_.ravel(), "link": kernels.IDENTITY}
-    raise NotCompilable(f"scikit-learn's {type(model).__name__} is not one of the models that are compiled.")
+    raise NotCompilable(f"{type(model).__name__} is not one of the models that are compiled.")
 
 
 def _link(scores: Sequence[float] | NDArray[np.float64]) -> dict[str, int]:
@@ -200,11 +356,15 @@ def _calibrated(model: CalibratedClassifierCV) -> dict[str, Any]:
     if len(model.calibrated_classifiers_) != 1 or model.method != "sigmoid":
         raise NotCompilable("Of calibrated classifiers, those with one sigmoid for each class are compiled.")
     (inner,) = model.calibrated_classifiers_
-    if not isinstance(inner.estimator, LinearSVC):
-        raise NotCompilable("Of calibrated classifiers, linear support vector machines are compiled.")
+    machine = isinstance(inner.estimator, LinearSVC)
+    scores = _linear(inner.estimator) if machine else _compile_estimator(inner.estimator)
+    if not machine and scores["link"] == kernels.IDENTITY and len(inner.calibrators) == 1:
+        # Of two probabilities, the second one is calibrated.
+        scores = scores | {"initial": scores["initial"][1:]}
+        scores |= {"leaves": scores["leaves"][:, 1:]} if "leaves" in scores else {}
     # Platt's sigmoid is 1 / (1 + exp(a s + b)); the kernel's has the sign of the logistic function.
     sigmoids = [(-calibrator.a_, -calibrator.b_) for calibrator in inner.calibrators]
-    return _linear(inner.estimator) | {"link": kernels.SIGMOIDS, "sigmoids": np.array(sigmoids)}
+    return scores | {"link": kernels.SIGMOIDS, "sigmoids": np.array(sigmoids)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,23 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app.serving.kernels import Scorer
+from app.serving.kernels import TIME, Scorer
 
-FORMAT = 1
+FORMAT = 2
+
+TIME_PARTS = (
+    "year",
+    "quarter",
+    "month",
+    "week",
+    "day",
+    "day_of_year",
+    "weekday",
+    "hour",
+    "minute",
+    "elapsed",
+)
+"""What the kernel's TIME can make of a time, in the order of its numbers for them."""
 
 NODE = np.dtype([("threshold", "<f8"), ("feature", "<u4"), ("left", "<u4")])
 
@@ -40,10 +54,13 @@ class CompiledPipeline:
     """A fitted pipeline as steps and arrays; constants and node bits are those of ``kernels``.
 
     ``columns`` cells of a row become the features ``names``, held within ±``bound``, by way of ``steps``:
-    rows of (kind, column, first feature, where its numbers or places begin, number of places). VALUE takes
-    three ``numbers``, what stands for null, mean and scale; MISSING mean and scale; TIME three for each of
-    its five parts. ONE_HOT takes ``places``: the offsets, from the first feature, of null, of any other
-    category and of the categories 0, 1, …; -1 is none.
+    rows of (kind, column, first feature, where its numbers or places begin, how many). VALUE takes three
+    ``numbers``, what stands for null, mean and scale; MISSING mean and scale. CURVE takes eight: what stands
+    for null, the least and the greatest value, the lambda of Yeo and Johnson's power or NaN, and what is
+    then subtracted, divided by, multiplied by and added; TIME six for each part: its number in
+    ``TIME_PARTS``, what stands for null, and the same four. LOOKUP takes a number, and ONE_HOT one
+    of ``places``, the offset from the first feature or -1 for none, for null, for any other category, and
+    for the categories 0, 1, …. PRODUCT takes two features that stand before it in place of the last two.
 
     Scores, one for each of ``initial``: a linear model sums feature times ``weights`` (features, scores),
     then adds ``initial``. Trees (``weights`` is None) begin with ``initial``, add a leaf of each and divide
@@ -100,7 +117,9 @@ class CompiledPipeline:
                 structure = json.loads(file["structure"].tobytes())
                 arrays = {name: file[name] for name in _ARRAYS if name in file}
             written = structure.pop("format")
-            pipeline = cls(**structure, **arrays) if written == FORMAT else None
+            if written == 1:
+                arrays |= _from_format_1(arrays["steps"], arrays["numbers"])
+            pipeline = cls(**structure, **arrays) if written in (1, FORMAT) else None
         except Exception as error:  # whatever the readers of ZIP, arrays and JSON make of foreign bytes
             raise UnreadableScorer(f"not a compiled pipeline: {type(error).__name__}: {error}") from error
         if pipeline is None:
@@ -111,6 +130,19 @@ class CompiledPipeline:
             if array.dtype != _ARRAYS[name]:
                 raise UnreadableScorer(f"not a compiled pipeline: {name} holds {array.dtype}")
         return pipeline
+
+
+def _from_format_1(steps: NDArray[np.int32], numbers: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Its TIME made the same five parts of each time, with what stands for null, mean and scale for each."""
+    parts = [float(TIME_PARTS.index(part)) for part in ("year", "month", "day", "weekday", "hour")]
+    steps = steps.copy()
+    for row in np.flatnonzero(steps[:, 0] == TIME).tolist():
+        at = steps[row, 3]
+        each = numbers[at : at + 15].reshape(5, 3)
+        steps[row, 3:] = len(numbers), len(parts)
+        scaled = np.column_stack((parts, each, np.ones(5), np.zeros(5)))
+        numbers = np.concatenate((numbers, scaled.ravel()))
+    return {"steps": steps, "numbers": numbers}
 
 
 class Steps(NamedTuple):

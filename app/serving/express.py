@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import httptools
 import msgspec
+import numpy as np
 
 from app.access.caller import Caller
 from app.access.key_ring import KeyRing
@@ -164,7 +165,13 @@ def _protocol(rows: Rows) -> str:
 def answer_one(target: Target, outputs: tuple[float, ...], ids: str) -> bytes:
     """The JSON of an answer for one row."""
     if texts := target.version.label_texts:
-        label = texts[outputs.index(max(outputs))]
+        signature = target.version.signature
+        chosen = (
+            outputs.index(max(outputs))
+            if signature.costs is None
+            else signature.decide(np.array([outputs]))[0]
+        )
+        label = texts[chosen]
         return answer_body(target, b"[%b]" % label, msgspec.json.encode((outputs,)), ids)
     return answer_body(target, msgspec.json.encode(outputs), None, ids)
 

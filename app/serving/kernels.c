@@ -12,6 +12,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -19,19 +20,23 @@
 /* ---------------------------------------------------------------- the flattened pipeline */
 
 /* What a step makes of one column, and the numbers that it takes for it. */
-enum { VALUE, MISSING, TIME, ONE_HOT, STEP_KINDS };
+enum { VALUE, MISSING, TIME, ONE_HOT, CURVE, LOOKUP, PRODUCT, STEP_KINDS };
 enum {
-    VALUE_NUMBERS = 3,   /* what stands for null, mean, scale */
-    MISSING_NUMBERS = 2, /* mean, scale */
-    TIME_PARTS = 5,      /* year, month, day, weekday, hour; for each what VALUE takes */
+    VALUE_NUMBERS = 3,                 /* what stands for null, mean, scale */
+    MISSING_NUMBERS = 2,               /* mean, scale */
+    SCALE_NUMBERS = 4,                 /* what is subtracted, divided by, multiplied by, added */
+    TIME_NUMBERS = 2 + SCALE_NUMBERS,  /* the part, what stands for null, its scale; for each part */
+    CURVE_NUMBERS = 4 + SCALE_NUMBERS, /* what stands for null, least, greatest, lambda or NaN, scale */
 };
+
+enum { YEAR, QUARTER, MONTH, WEEK, DAY, DAY_OF_YEAR, WEEKDAY, HOUR, MINUTE, ELAPSED, TIME_PARTS };
 
 typedef struct {
     int32_t kind;
-    int32_t column;  /* the cell it reads */
+    int32_t column;  /* the cell it reads; PRODUCT: any */
     int32_t feature; /* the first feature it writes */
-    int32_t at;      /* where its numbers begin; for ONE_HOT, its places */
-    int32_t size;    /* ONE_HOT: how many places; else 0 */
+    int32_t at;      /* where its numbers begin; ONE_HOT: its places; PRODUCT: a feature */
+    int32_t size;    /* TIME: how many parts; ONE_HOT, LOOKUP: places or numbers; PRODUCT: the other feature */
 } Step;
 
 enum { IDENTITY, LOGISTIC, SOFTMAX, SIGMOIDS, LINKS };
@@ -88,9 +93,32 @@ static inline double standard(double value, const double *mean_scale, double bou
     return held((value - mean_scale[0]) / mean_scale[1], bound);
 }
 
+static inline double scaled(double value, const double *scale, double bound)
+{
+    return held((value - scale[0]) / scale[1] * scale[2] + scale[3], bound);
+}
+
+/* What no power of a float64 leaves: its standard score, and products of these, stay finite. */
+#define LARGEST_POWER 1e100
+
+/* I.-K. Yeo and R. A. Johnson, A new family of power transformations to improve normality or symmetry,
+ * Biometrika 87, 2000; in the form of scipy.stats.yeojohnson, which loses no digits about 0. */
+static double powered(double value, double lambda)
+{
+    double power = value >= 0.0 ? lambda : 2.0 - lambda, grown = log1p(fabs(value));
+    if (fabs(power) >= DBL_EPSILON)
+        grown = expm1(power * grown) / power;
+    return held(value >= 0.0 ? grown : -grown, LARGEST_POWER);
+}
+
 static inline int64_t floor_div(int64_t value, int64_t by)
 {
     return value / by - (value % by < 0);
+}
+
+static inline int64_t days_of(int64_t year)
+{
+    return 365 + (year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
 }
 
 /* UTC calendar parts of seconds since 1970 in the proleptic Gregorian calendar.
@@ -103,13 +131,33 @@ static void split_time(double seconds, double parts[TIME_PARTS])
     int64_t era = floor_div(since, 146097);
     int64_t of_era = since - era * 146097;
     int64_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    int64_t of_year = of_era - (365 * year + year / 4 - year / 100);
-    int64_t month = (5 * of_year + 2) / 153; /* from March */
-    parts[0] = (double)(year + era * 400 + (month >= 10));
-    parts[1] = (double)(month < 10 ? month + 3 : month - 9);
-    parts[2] = (double)(of_year - (153 * month + 2) / 5 + 1);
-    parts[3] = (double)(days + 3 - floor_div(days + 3, 7) * 7); /* 1970-01-01 was a Thursday */
-    parts[4] = (double)(floor_div(whole, 3600) - days * 24);
+    int64_t from_march = of_era - (365 * year + year / 4 - year / 100);
+    int64_t march_month = (5 * from_march + 2) / 153;
+    int64_t month = march_month < 10 ? march_month + 3 : march_month - 9;
+    int64_t weekday = days + 3 - floor_div(days + 3, 7) * 7; /* 1970-01-01 was a Thursday */
+    year += era * 400 + (march_month >= 10);
+    int64_t of_year = from_march - 306 + (march_month < 10 ? days_of(year) : 0);
+    int64_t thursday = of_year + 3 - weekday; /* a week of ISO 8601 belongs to the year of its Thursday */
+    if (thursday < 0)
+        thursday += days_of(year - 1);
+    else if (thursday >= days_of(year))
+        thursday -= days_of(year);
+    parts[YEAR] = (double)year;
+    parts[QUARTER] = (double)((month + 2) / 3);
+    parts[MONTH] = (double)month;
+    parts[WEEK] = (double)(thursday / 7 + 1);
+    parts[DAY] = (double)(from_march - (153 * march_month + 2) / 5 + 1);
+    parts[DAY_OF_YEAR] = (double)(of_year + 1);
+    parts[WEEKDAY] = (double)weekday;
+    parts[HOUR] = (double)(floor_div(whole, 3600) - days * 24);
+    parts[MINUTE] = (double)(floor_div(whole, 60) - floor_div(whole, 3600) * 60);
+    parts[ELAPSED] = seconds / 86400.0;
+}
+
+/* The place of a code in a table of null, any other category, and the categories 0, 1, … */
+static inline int32_t place_of(double code, int32_t size)
+{
+    return isnan(code) ? 0 : code >= 0.0 && code < size - 2 ? 2 + (int32_t)code : 1;
 }
 
 static void prepare(const Scorer *self, const char *cells, double *features)
@@ -117,7 +165,7 @@ static void prepare(const Scorer *self, const char *cells, double *features)
     memset(features, 0, self->features * sizeof(double));
     for (Py_ssize_t number = 0; number < self->step_count; number++) {
         const Step *step = &self->steps[number];
-        const double *numbers = self->numbers + step->at;
+        const double *numbers = self->numbers + (step->kind == PRODUCT ? 0 : step->at);
         double *feature = features + step->feature;
         double cell;
         memcpy(&cell, cells + step->column * sizeof(double), sizeof cell); /* bytes need not be aligned */
@@ -132,20 +180,30 @@ static void prepare(const Scorer *self, const char *cells, double *features)
             double parts[TIME_PARTS];
             if (!isnan(cell))
                 split_time(cell, parts);
-            for (int part = 0; part < TIME_PARTS; part++, numbers += VALUE_NUMBERS)
-                feature[part] = standard(isnan(cell) ? numbers[0] : parts[part], numbers + 1, self->bound);
+            for (int part = 0; part < step->size; part++, numbers += TIME_NUMBERS)
+                feature[part] = scaled(isnan(cell) ? numbers[1] : parts[(int)numbers[0]], numbers + 2, self->bound);
             break;
         }
         case ONE_HOT: {
-            /* The places of null, of any other category, and of the categories 0, 1, … */
-            const int32_t *places = self->places + step->at;
-            int32_t place = isnan(cell)                             ? places[0]
-                            : cell >= 0.0 && cell < step->size - 2 ? places[2 + (int32_t)cell]
-                                                                   : places[1];
+            int32_t place = self->places[step->at + place_of(cell, step->size)];
             if (place >= 0)
                 feature[place] = 1.0;
             break;
         }
+        case CURVE: {
+            double value = isnan(cell) ? numbers[0] : cell;
+            value = value < numbers[1] ? numbers[1] : value > numbers[2] ? numbers[2] : value;
+            if (!isnan(numbers[3]))
+                value = powered(value, numbers[3]);
+            *feature = scaled(value, numbers + 4, self->bound);
+            break;
+        }
+        case LOOKUP:
+            *feature = held(numbers[place_of(cell, step->size)], self->bound);
+            break;
+        case PRODUCT:
+            *feature = features[step->at] * features[step->size];
+            break;
         }
     }
     if (self->single)
@@ -363,7 +421,26 @@ static int check_steps(const Scorer *self)
             return refuse("a step of an unknown kind");
         if (!within(step->column, 1, self->columns))
             return refuse("a step reads a column that is not there");
-        if (step->kind == ONE_HOT) {
+        int64_t features = 1, numbers = 0;
+        switch (step->kind) {
+        case VALUE:
+            numbers = VALUE_NUMBERS;
+            break;
+        case MISSING:
+            numbers = MISSING_NUMBERS;
+            break;
+        case CURVE:
+            numbers = CURVE_NUMBERS;
+            break;
+        case TIME:
+            features = step->size;
+            numbers = features < 1 ? -1 : features * TIME_NUMBERS;
+            break;
+        case LOOKUP:
+            numbers = step->size < 2 ? -1 : step->size;
+            break;
+        case ONE_HOT:
+            features = 0;
             if (step->size < 2 || !within(step->at, step->size, self->place_count))
                 return refuse("a step's places are not there");
             for (int64_t place = step->at; place < (int64_t)step->at + step->size; place++)
@@ -371,16 +448,21 @@ static int check_steps(const Scorer *self)
                     || (self->places[place] >= 0
                         && !within((int64_t)step->feature + self->places[place], 1, self->features)))
                     return refuse("a category's feature is not there");
-        } else {
-            int64_t numbers = step->kind == MISSING ? MISSING_NUMBERS : VALUE_NUMBERS;
-            int64_t features = step->kind == TIME ? TIME_PARTS : 1;
-            if (!within(step->at, numbers * features, self->number_count))
-                return refuse("a step's numbers are not there");
-            if (!within(step->feature, features, self->features))
-                return refuse("a step's feature is not there");
+            break;
+        case PRODUCT:
+            if (!within(step->at, 1, self->features) || !within(step->size, 1, self->features))
+                return refuse("a factor is not there");
+            break;
         }
-        if (step->feature < 0)
+        if (step->kind != ONE_HOT && step->kind != PRODUCT && !within(step->at, numbers, self->number_count))
+            return refuse("a step's numbers are not there");
+        if (!within(step->feature, features, self->features))
             return refuse("a step's feature is not there");
+        for (int64_t part = 0; step->kind == TIME && part < step->size; part++) {
+            double which = self->numbers[step->at + part * TIME_NUMBERS];
+            if (!(which >= 0 && which < TIME_PARTS))
+                return refuse("a time has no such part");
+        }
     }
     return 0;
 }
@@ -677,6 +759,35 @@ static PyType_Spec scorer_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = scorer_slots,
 };
+
+/* ---------------------------------------------------------------- a step of training */
+
+PyDoc_STRVAR(yeo_johnson_doc,
+             "yeo_johnson(matrix, lambdas, /)\n--\n\n"
+             "Transform each column of a float64 matrix (n, columns) in place by its lambda (columns).");
+
+static PyObject *yeo_johnson(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *object;
+    Py_buffer matrix, lambdas;
+    if (!PyArg_ParseTuple(args, "Oy*", &object, &lambdas))
+        return NULL;
+    Py_ssize_t columns = lambdas.len / (Py_ssize_t)sizeof(double);
+    int status = get_matrix(object, &matrix, columns, PyBUF_WRITABLE, "the matrix");
+    if (status == 0) {
+        double *cell = matrix.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t row = 0; row < matrix.shape[0]; row++)
+            for (Py_ssize_t column = 0; column < columns; column++, cell++)
+                *cell = powered(*cell, ((const double *)lambdas.buf)[column]);
+        Py_END_ALLOW_THREADS
+        PyBuffer_Release(&matrix);
+    }
+    PyBuffer_Release(&lambdas);
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
 
 /* ---------------------------------------------------------------- cells from values */
 
@@ -1001,6 +1112,7 @@ static PyObject *base32(PyObject *Py_UNUSED(module), PyObject *raw)
 static PyMethodDef methods[] = {
     {"encode_row", (PyCFunction)(void (*)(void))encode_row, METH_FASTCALL, encode_row_doc},
     {"encode_rows", (PyCFunction)(void (*)(void))encode_rows, METH_FASTCALL, encode_rows_doc},
+    {"yeo_johnson", yeo_johnson, METH_VARARGS, yeo_johnson_doc},
     {"base32", base32, METH_O, base32_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -1012,6 +1124,7 @@ static int fill_module(PyObject *module)
         long value;
     } constants[] = {
         {"VALUE", VALUE},       {"MISSING", MISSING},   {"TIME", TIME},       {"ONE_HOT", ONE_HOT},
+        {"CURVE", CURVE},       {"LOOKUP", LOOKUP},     {"PRODUCT", PRODUCT},
         {"IDENTITY", IDENTITY}, {"LOGISTIC", LOGISTIC}, {"SOFTMAX", SOFTMAX}, {"SIGMOIDS", SIGMOIDS},
         {"SPLIT", SPLIT},       {"MISSING_LEFT", MISSING_LEFT},               {"FEATURE_SHIFT", FEATURE_SHIFT},
     };

@@ -10,6 +10,9 @@ VALUE: Final[int]
 MISSING: Final[int]
 TIME: Final[int]
 ONE_HOT: Final[int]
+CURVE: Final[int]
+LOOKUP: Final[int]
+PRODUCT: Final[int]
 
 IDENTITY: Final[int]
 LOGISTIC: Final[int]
@@ -64,6 +67,12 @@ class Scorer:
 
     def prepare(self, matrix: NDArray[np.float64], out: NDArray[np.float64], /) -> None:
         """Write the prepared features to ``out`` (n, features)."""
+
+def yeo_johnson(matrix: NDArray[np.float64], lambdas: NDArray[np.float64], /) -> None:
+    """Transform each column of ``matrix`` (n, columns) in place by the power of its lambda (columns,).
+
+    The results are held within ±1e100; NaN stays. Raises ValueError for other shapes.
+    """
 
 def encode_row(values: tuple[Any, ...], coders: tuple[_Coder, ...], /) -> bytes:
     """The float64 cells of one row; None becomes NaN, values beyond the coders are ignored.

@@ -87,7 +87,7 @@ class PredictionCount(Base):
 
 
 class SigningKey(Base):
-    """The secret that signs prediction ids: one for all processes of an installation."""
+    """A secret, one for all processes of an installation: of prediction ids, and of receipts by default."""
 
     __tablename__ = "signing_keys"
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.registry.predictor import predict
 from app.registry.signature import Signature
+from app.serving.compile import feature_names
 from app.serving.compiled import Steps
 
 
@@ -26,5 +27,7 @@ class NativeScorer:
     def steps(self, matrix: NDArray[np.float64]) -> Steps:
         """What scikit-learn's own steps make of one row; it tells no raw scores."""
         prepare = self._pipeline[:-1]
-        names = prepare.get_feature_names_out([feature.name for feature in self._signature.features])
+        names = feature_names(self._pipeline, self._signature)
+        if "select" in self._pipeline.named_steps:
+            names = [names[place] for place in prepare.named_steps["select"].get_support(indices=True)]
         return Steps(dict(zip(names, prepare.transform(matrix)[0].tolist(), strict=True)), [])

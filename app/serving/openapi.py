@@ -99,6 +99,8 @@ def column_schema(feature: Feature) -> dict[str, Any]:
     elif feature.minimum is not None and feature.maximum is not None:
         seen = (_shown(feature.minimum), _shown(feature.maximum))
         text = "From {} to {} in training; a value outside is accepted.".format(*seen)
+    elif feature.role is Role.TEXT:
+        text = "A text of any words; the model counts those that it knows."
     else:
         text = ""
     if feature.nullable and "type" in schema:
@@ -109,6 +111,7 @@ def column_schema(feature: Feature) -> dict[str, Any]:
 def _text(model: str, served: Sequence[ServedVersion]) -> str:
     champion, *others = served
     lines = [f"Predict `{champion.signature.target}` with version {champion.number} of `{model}`."]
+    lines += filter(None, [champion.signature.decision])
     for other in others:
         line = f"Version {other.number} ({other.variant}) answers {100 * other.weight:.3g} % of the requests"
         same = other.signature.features == champion.signature.features

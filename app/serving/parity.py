@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.registry.signature import OTHER_CATEGORY, Feature, Role, Signature
 from app.serving import kernels
+from app.serving.compile import NotCompilable
 from app.serving.compiled import CompiledPipeline, CompiledScorer
 
 TOLERANCE = 1e-9
@@ -24,8 +25,12 @@ ROWS_ALONE = 200
 
 EXTREMES = (0.0, -0.0, 5e-324, 0.5, -1.0, 2.0**53 + 2, -(2.0**63), 2.0**64, 1e300, -1e300, 1e308, -1e308)
 
-TIMES = (0.0, -0.000001, -62_135_596_800.0, 253_402_300_799.999999, 951_782_399.5, 4_107_542_400.0)
-"""Seconds: 1970, a moment before, the years 1 and 9999, about the leap days of 2000 and of 2100."""
+TIMES = (
+    *(0.0, -0.000001, -62_135_596_800.0, 253_402_300_799.999999, 951_782_399.5, 4_107_542_400.0),
+    *(1_230_508_800.0, 1_262_476_800.0, 1_356_912_000.0, 1_609_459_199.999999),
+)
+"""Seconds: 1970, a moment before, the years 1 and 9999, about the leap days of 2000 and of 2100; then days
+whose week belongs to another year than they do: 2008-12-29, 2010-01-03, 2012-12-31, the end of 2020."""
 
 
 def check_parity(
@@ -51,14 +56,18 @@ def check_parity(
         ("the holdout", holdout, expected[: len(holdout)]),
         ("rows made to go wrong", hostile, expected[len(holdout) :]),
     ):
-        reason = _difference(scorer, rows, wanted, size)
+        reason = _difference(signature, scorer, rows, wanted, size)
         if reason is not None:
             return f"On {which}, {reason}."
     return None
 
 
 def _difference(
-    scorer: CompiledScorer, rows: NDArray[np.float64], expected: NDArray[np.float64], size: float | None
+    signature: Signature,
+    scorer: CompiledScorer,
+    rows: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    size: float | None,
 ) -> str | None:
     """How the scorer fails to answer as expected; ``size`` is that of a regression's usual values."""
     answers = scorer.score(rows)
@@ -66,8 +75,10 @@ def _difference(
         return "the pipeline answers with numbers that are not finite"
     if size is None:
         # Between classes that scikit-learn itself holds for equally probable, rounding decides.
-        chosen = np.take_along_axis(expected, answers.argmax(axis=1)[:, None], axis=1)
-        if (expected.max(axis=1, keepdims=True) - chosen > TOLERANCE).any():
+        losses = signature.losses(expected)
+        chosen = np.take_along_axis(losses, signature.decide(answers)[:, None], axis=1)
+        unit = max(1.0, np.max(signature.costs or 0))
+        if (chosen - losses.min(axis=1, keepdims=True) > TOLERANCE * unit).any():
             return "the compiled pipeline predicts another class than scikit-learn's"
     unit = 1.0 if size is None else np.maximum(np.abs(expected), size)
     if not (np.abs(answers - expected) <= TOLERANCE * unit).all():
@@ -96,7 +107,7 @@ def _adversarial_rows(
         for column, feature in enumerate(signature.features)
         for cell in _adversarial_cells(feature)
     ]
-    changes += _threshold_cells(compiled)
+    changes += [*_threshold_cells(compiled), *_clipped_cells(compiled)]
     # Thinned before the rows are made: a wide table's would take more memory than the fit.
     kept = _thinned(np.arange(len(changes)), max(0, MAX_ADVERSARIAL_CELLS // len(usual) - 3))
     changes = [changes[place] for place in kept.tolist()]
@@ -124,6 +135,8 @@ def _finite_cells(feature: Feature) -> list[float]:
             return [OTHER_CATEGORY, *map(float, range(min(MAX_CATEGORIES, len(feature.categories or ()))))]
         case Role.DATETIME:
             return list(TIMES)
+        case Role.TEXT:
+            raise NotCompilable(f"The words of {feature.name!r} are not compiled.")
 
 
 def _threshold_cells(compiled: CompiledPipeline) -> Iterator[tuple[int, float]]:
@@ -131,17 +144,46 @@ def _threshold_cells(compiled: CompiledPipeline) -> Iterator[tuple[int, float]]:
     if compiled.nodes is None:
         return
     source = {
-        feature: (column, *compiled.numbers[at + 1 : at + 3])
+        feature: (kind, column, compiled.numbers[at:])
         for kind, column, feature, at, _ in compiled.steps.tolist()
-        if kind == kernels.VALUE
+        if kind in (kernels.VALUE, kernels.CURVE)
     }
     splits = compiled.nodes[(compiled.nodes["feature"] & kernels.SPLIT) > 0]
     for feature, threshold in _thinned(splits, MAX_THRESHOLDS)[["feature", "threshold"]].tolist():
         if feature >> kernels.FEATURE_SHIFT in source:
-            column, mean, scale = source[feature >> kernels.FEATURE_SHIFT]
-            cell = threshold * scale + mean
-            if np.isfinite(cell):
-                yield from ((column, float(near)) for near in np.nextafter(cell, (-np.inf, cell, np.inf)))
+            kind, column, numbers = source[feature >> kernels.FEATURE_SHIFT]
+            cell = (
+                threshold * numbers[2] + numbers[1]
+                if kind == kernels.VALUE
+                else _uncurved(threshold, numbers)
+            )
+            yield from ((column, near) for near in _about(cell))
+
+
+def _clipped_cells(compiled: CompiledPipeline) -> Iterator[tuple[int, float]]:
+    """Columns, and numbers about those at which they are clipped."""
+    for kind, column, _, at, _ in compiled.steps.tolist():
+        if kind == kernels.CURVE:
+            for end in compiled.numbers[at + 1 : at + 3]:
+                yield from ((column, near) for near in _about(end))
+
+
+def _uncurved(feature: float, numbers: NDArray[np.float64]) -> float:
+    """About the number that a CURVE of these ``numbers`` makes the feature of; NaN where there is none."""
+    _, _, _, power, shift, divisor, factor, offset = numbers[:8]
+    with np.errstate(all="ignore"):
+        value = (feature - offset) / factor * divisor + shift
+        if np.isnan(power):
+            return float(value)
+        # The inverse of the kernel's power, whose signs are those of its arguments.
+        exponent = power if value >= 0 else 2 - power
+        grown = np.abs(value) if exponent == 0 else np.log1p(exponent * np.abs(value)) / exponent
+        return float(np.copysign(np.expm1(grown), value))
+
+
+def _about(cell: float) -> list[float]:
+    """The number and its neighbours; none of one that is not finite."""
+    return np.nextafter(cell, (-np.inf, cell, np.inf)).tolist() if np.isfinite(cell) else []
 
 
 def _thinned(rows: NDArray[Any], most: int) -> NDArray[Any]:

@@ -134,6 +134,7 @@ class Replay(BaseModel):
                     "prediction": False,
                     "probabilities": [0.83, 0.17],
                     "classes": [False, True],
+                    "decision": None,
                     "same": True,
                 }
             ]
@@ -144,7 +145,7 @@ class Replay(BaseModel):
     version: int = Field(description="The version that scored the row again.")
     encoded: dict[str, float | None] = Field(
         description="The cells of the model's matrix: numbers, codes of categories (-1: not known), seconds "
-        "since 1970, null."
+        "since 1970, counts of a text's words, null."
     )
     features: dict[str, float] = Field(description="What preprocessing made of them.")
     raw_scores: list[float] = Field(
@@ -153,6 +154,10 @@ class Replay(BaseModel):
     prediction: bool | int | float | str
     probabilities: list[float] | None
     classes: list[bool | int | float | str] | None
+    decision: str | None = Field(
+        description="How the costs of wrong answers choose the class; null where the most probable one is "
+        "answered."
+    )
     same: bool = Field(description="Whether the output is the recorded one, to the last bit.")
 
 
@@ -274,7 +279,7 @@ def replay_prediction(
     version = predicting.live.load(version_id)
     matrix = version.reader.encode([record.inputs], root="inputs").matrix
     scores, steps = version.scorer.score(matrix), version.scorer.steps(matrix)
-    names = [feature.name for feature in version.signature.features]
+    names = version.signature.cell_names
     prediction, probabilities = version.labels(scores)[0], None
     if version.signature.classes is not None:
         probabilities = scores[0].tolist()
@@ -287,5 +292,6 @@ def replay_prediction(
         prediction=prediction,
         probabilities=probabilities,
         classes=version.signature.classes,
+        decision=version.signature.decision,
         same=(prediction, probabilities) == (record.prediction, record.probabilities),
     )

@@ -117,13 +117,13 @@ class PredictionIds:
         return digest.digest()
 
 
-def ensure_signing_key(session: Session, caller: Caller) -> bytes:
-    """The installation's secret for prediction ids, made on first use."""
-    if session.get(SigningKey, _KEY_NAME) is None:
+def ensure_signing_key(session: Session, caller: Caller, name: str = _KEY_NAME) -> bytes:
+    """A secret of the installation, 32 bytes, made on first use: by default that for prediction ids."""
+    if session.get(SigningKey, name) is None:
         try:
             with session.begin_nested():
                 secret = secrets.token_hex(32)
-                session.add(SigningKey(name=_KEY_NAME, secret=secret, created_at=caller.now))
+                session.add(SigningKey(name=name, secret=secret, created_at=caller.now))
         except IntegrityError:  # another process has made it in the meantime
             pass
-    return bytes.fromhex(session.get_one(SigningKey, _KEY_NAME).secret)
+    return bytes.fromhex(session.get_one(SigningKey, name).secret)

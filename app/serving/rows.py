@@ -71,7 +71,8 @@ class RowReader:
         fields += [(f"i{position}", SINGLE, None) for position in range(len(signature.ignored))]
         names = [feature.name for feature in signature.features] + list(signature.ignored)
         self._decoder: msgspec.json.Decoder[list[Any]] | None = None
-        if any(map(UNNAMEABLE.search, names)):
+        has_text = any(feature.role is Role.TEXT for feature in signature.features)
+        if has_text or any(map(UNNAMEABLE.search, names)):
             return
         row = msgspec.defstruct(
             "Row",

@@ -10,7 +10,7 @@ from app.access.caller import Caller
 from app.errors import Conflict, InputError, InvalidInput, NotFound
 from app.events.service import record_event
 from app.http.paging import Paging, paginate
-from app.registry.models import Model
+from app.registry.models import Model, ModelVersion
 from app.registry.service import get_model, get_version, lock_model
 from app.serving.models import Deployment, DeploymentSlot, Variant
 
@@ -152,6 +152,12 @@ def _previous(session: Session, model: Model) -> int:
 def current_deployment(session: Session, model: Model) -> Deployment | None:
     query = select(Deployment).filter_by(model_id=model.id).options(selectinload(Deployment.slots))
     return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
+
+
+def find_champion(session: Session, model: Model) -> ModelVersion | None:
+    """The version that serves the model, if one does."""
+    deployment = current_deployment(session, model)
+    return session.get_one(ModelVersion, deployment.slots[0].version_id) if deployment else None
 
 
 def list_deployments(

@@ -51,11 +51,10 @@ class LoadedVersion:
         return [msgspec.json.encode(label) for label in self.signature.classes or ()]
 
     def labels(self, scores: NDArray[np.float64]) -> list[Any]:
-        """Each row's prediction: the value, or the most probable class, the first of equals."""
+        """Each row's prediction: the value, or the class that the signature's costs choose."""
+        answers: list[Any] = self.signature.decide(scores).tolist()
         classes = self.signature.classes
-        if classes is None:
-            return list(scores[:, 0].tolist())
-        return [classes[index] for index in scores.argmax(axis=1)]
+        return answers if classes is None else [classes[index] for index in answers]
 
 
 def load_version(row: ModelVersion, store: Store) -> LoadedVersion:

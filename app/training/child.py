@@ -1,12 +1,16 @@
-"""The child process of one fit: ``python -m app.training.child FOLDER``."""
+"""The child process of one fit: ``python -m app.training.child``."""
 
+import os
 import sys
-from pathlib import Path
 
-from app.child import die_with_the_worker
+from app.child import follow_the_worker
 
 if __name__ == "__main__":
-    die_with_the_worker()
-    from app.training.fit import carry_out  # after the watch: to load scikit-learn takes seconds
+    wait_for_folder = follow_the_worker()
+    # Its libraries make their threads when they load: a sum over several depends on how many there are.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    from app.training.environment import describe_environment
+    from app.training.fit import carry_out  # not before now: to load scikit-learn takes seconds
 
-    sys.exit(carry_out(Path(sys.argv[1])))
+    describe_environment()  # it reads what is installed, and remembers it for the fit
+    sys.exit(carry_out(wait_for_folder()))

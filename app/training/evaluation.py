@@ -118,7 +118,6 @@ def _regression(actual: NDArray[Any], predicted: NDArray[Any]) -> dict[str, floa
         }
         if not np.any(actual == 0):
             metrics["mape"] = np.mean(errors / np.abs(actual))
-        spread = np.sum((actual - actual.mean()) ** 2)
-        if spread > 0:
-            metrics["r2"] = 1 - squares / spread
+        if np.ptp(actual) > 0:  # the squares around a rounded mean are seldom 0
+            metrics["r2"] = 1 - squares / np.sum((actual - actual.mean()) ** 2)
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}

@@ -10,19 +10,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from app.columns import ColumnType
 from app.datasets.engine import Parquet
 from app.errors import InputError, InvalidInput, pointer
-from app.registry.matrix import batches, cells, number, open_table, present, table_types
+from app.registry.matrix import batches, cells, number, open_table, present, read_texts, table_types
 from app.registry.signature import Feature, Role, Signature, Task, format_time
-from app.training.catalogue import CLASSIFICATION, algorithm
-from app.training.metrics import DEFAULT_METRIC, METRICS
+from app.training.algorithms.algorithm import CLASSIFICATION
+from app.training.metrics import DEFAULT_METRIC
+from app.training.preparation.steps import TextSteps, check_interactions, resolve_plan, resolve_steps
 from app.training.spec import FeatureOverride, TrainingSpec, refusal
+from app.training.spec_rules import (
+    TIMES,
+    Columns,
+    check_algorithm,
+    check_class_options,
+    check_evaluation,
+    check_metrics,
+    cost_matrix,
+    group_column,
+    near,
+    time_column,
+    times_of,
+)
+from app.training.vocabulary import frequent_tokens
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,6 +44,9 @@ if TYPE_CHECKING:
 MIN_LABELLED_ROWS = 20
 MAX_CLASSES = 1000
 MAX_CATEGORIES = 1000
+
+MIN_MEAN_WORDS = 3
+"""A column of mostly different strings of so many words is a text."""
 
 MAX_INTEGER_CLASSES = 20
 MAX_INTEGER_CLASS_SHARE = 0.05
@@ -40,17 +57,12 @@ LARGEST_NUMBER = 1e150
 EARLIEST_TIME = -62_135_596_800.0  # 0001-01-01T00:00:00Z
 LATEST_TIME = 253_402_300_799.999999  # 9999-12-31T23:59:59.999999Z
 
-Columns = Mapping[str, ColumnType]
-"""The type of each column of a table, by name."""
-
-_TIMES = (ColumnType.DATE, ColumnType.DATETIME)
-
 # The first role of a type is the one that is inferred.
 _ROLES: dict[ColumnType, tuple[Role, ...]] = {
     ColumnType.INTEGER: (Role.NUMERIC, Role.CATEGORICAL),
     ColumnType.NUMBER: (Role.NUMERIC,),
     ColumnType.BOOLEAN: (Role.BOOLEAN, Role.CATEGORICAL),
-    ColumnType.STRING: (Role.CATEGORICAL,),
+    ColumnType.STRING: (Role.CATEGORICAL, Role.TEXT),
     ColumnType.DATE: (Role.DATETIME,),
     ColumnType.DATETIME: (Role.DATETIME,),
 }
@@ -71,22 +83,28 @@ _IDENTIFIER_NAME = re.compile(r"(^|[_\s.-])[iI][dD]$|[a-z]I[dD]$")
 class ResolvedSpec:
     """A training spec with every default and inference made explicit for one table.
 
-    ``dropped`` gives, by column, the reason why it is not a feature. ``without_target`` counts
-    rows. ``time_column`` orders the rows (validation by time only). ``notes`` are sentences for the
-    caller.
+    ``dropped`` gives, by column, the reason why it is not a
+    feature. ``without_target`` counts rows. ``time_column`` orders the rows (validation by time only),
+    ``group_column`` holds them together (grouped only). ``metric`` is the primary one, ``metrics`` are
+    further ones beside the usual. ``notes`` are sentences for the caller.
     """
 
     signature: Signature
     dropped: dict[str, str]
     without_target: int
     time_column: str | None
+    group_column: str | None
     metric: str
+    metrics: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """Aggregates of a column over every row; the range is NaN for strings and where all is null."""
+    """Aggregates of a column over every row; the range is NaN for strings and where all is null.
+
+    ``distinct`` may be 2 for more, where the values were not counted.
+    """
 
     present: int
     nulls: int
@@ -101,10 +119,14 @@ def check_spec(columns: Columns, spec: TrainingSpec) -> None:
     Raises InvalidInput with JSON pointers into the spec.
     """
     _check_target(columns, spec)
-    _check_algorithm(spec, spec.task)
-    _check_metric(spec, spec.task)
+    check_algorithm(spec, spec.task)
+    check_metrics(spec, spec.task)
     _check_features(columns, spec)
-    _time_column(columns, spec)
+    _check_preparation(columns, spec)
+    check_class_options(spec, spec.task)
+    check_evaluation(columns, spec)
+    time_column(columns, spec)
+    group_column(columns, spec)
 
 
 def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
@@ -116,14 +138,19 @@ def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
     with open_table(parquet) as connection:
         columns = table_types(connection)
         check_spec(columns, spec)
-        facts = _facts(connection, columns, [spec.target])[spec.target]
+        facts = _facts(connection, columns, [spec.target], counted=True)[spec.target]
         task, classes = _target(connection, columns, spec, facts)
-        _check_algorithm(spec, task)
-        _check_metric(spec, task)
+        check_algorithm(spec, task)
+        check_metrics(spec, task)
+        check_class_options(spec, task, classes)
         features, dropped = _features(connection, columns, spec)
-        time_column = _time_column(columns, spec)
-        if time_column is not None:
-            _check_order(connection, columns, spec.target, time_column)
+        # For what it refuses: each candidate has a plan of its own.
+        resolve_plan(features, spec.preparation, own_preparation(spec), spec.seed)
+        ordered_by, grouped_by = time_column(columns, spec), group_column(columns, spec)
+        if ordered_by is not None:
+            _check_order(connection, columns, spec.target, ordered_by)
+        if grouped_by is not None:
+            _check_groups(connection, columns, spec.target, grouped_by)
     notes = []
     if facts.nulls:
         notes.append(f"{facts.nulls} rows without a value of {spec.target!r} were left out.")
@@ -131,6 +158,11 @@ def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
         notes.append(
             f"The target {spec.target!r} has two values but is of type number, so that this is a "
             'regression; for two classes set "task" to "binary".'
+        )
+    if spec.validation.method == "stratified" and (times := times_of(columns, spec)):
+        notes.append(
+            f"The rows were split at random, though {', '.join(times)} could order them: if the model will "
+            'answer for days after those it learned from, choose the validation method "time".'
         )
     return ResolvedSpec(
         signature=Signature(
@@ -140,11 +172,14 @@ def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
             target_type=columns[spec.target],
             task=task,
             classes=classes,
+            costs=cost_matrix(spec, classes),
         ),
         dropped=dropped,
         without_target=facts.nulls,
-        time_column=time_column,
-        metric=spec.metric or DEFAULT_METRIC[task],
+        time_column=ordered_by,
+        group_column=grouped_by,
+        metric=(primary := spec.metric or DEFAULT_METRIC[task]),
+        metrics=tuple(name for name in dict.fromkeys(spec.metrics) if name != primary),
         notes=tuple(notes),
     )
 
@@ -154,7 +189,7 @@ def _check_target(columns: Columns, spec: TrainingSpec) -> None:
         raise refusal(
             "unknown_target",
             ("target",),
-            f"The data has no column {spec.target!r}{_near(spec.target, columns)}",
+            f"The data has no column {spec.target!r}{near(spec.target, columns)}",
         )
     type_ = columns[spec.target]
     fitting = _TASKS[type_]
@@ -170,32 +205,6 @@ def _check_target(columns: Columns, spec: TrainingSpec) -> None:
             ("task",),
             f"The target {spec.target!r} is of type {type_}, which {spec.task} cannot learn; its tasks are: "
             f"{', '.join(fitting)}.",
-        )
-
-
-def _check_algorithm(spec: TrainingSpec, task: Task | None) -> None:
-    if spec.algorithm == "auto":
-        if spec.params:
-            raise refusal(
-                "invalid_parameter",
-                ("params",),
-                'The algorithm "auto" takes no parameters: name an algorithm, or send no params.',
-            )
-        return
-    chosen = algorithm(spec.algorithm)
-    if task is not None:
-        chosen.check_task(task)
-    chosen.complete(spec.params)
-
-
-def _check_metric(spec: TrainingSpec, task: Task | None) -> None:
-    fitting = [name for name, metric in METRICS.items() if task is None or task in metric.tasks]
-    if spec.metric is not None and spec.metric not in fitting:
-        of_task = f" for {task}" if task else ""
-        raise refusal(
-            "unknown_metric",
-            ("metric",),
-            f"There is no metric {spec.metric!r}{of_task}; choose one of {', '.join(fitting)}.",
         )
 
 
@@ -215,7 +224,7 @@ def _check_features(columns: Columns, spec: TrainingSpec) -> None:
     for position, name in enumerate(spec.features):
         at = pointer("features", position if isinstance(spec.features, list) else name)
         if name not in columns:
-            errors.append(InputError(at, f"The data has no column {name!r}{_near(name, columns)}"))
+            errors.append(InputError(at, f"The data has no column {name!r}{near(name, columns)}"))
         elif name == spec.target:
             errors.append(InputError(at, f"{name!r} is the target; it cannot be a feature too."))
         elif name in seen:
@@ -236,59 +245,54 @@ def _check_features(columns: Columns, spec: TrainingSpec) -> None:
         raise InvalidInput("invalid_features", errors[0].detail, errors=errors)
 
 
-def _time_column(columns: Columns, spec: TrainingSpec) -> str | None:
-    """The column that orders the rows; None where validation is random."""
-    at = ("validation", "time_column")
-    name = spec.validation.time_column
-    if spec.validation.method == "random":
-        if name is not None:
-            raise refusal(
-                "invalid_time_column", at, 'A time_column goes with the method "time", not with "random".'
-            )
-        return None
-    times = [column for column, type_ in columns.items() if type_ in _TIMES and column != spec.target]
-    if name is None:
-        if len(times) == 1:
-            return times[0]
-        held = f"has {', '.join(times)}" if times else "has no date or datetime column"
-        raise refusal(
-            "invalid_time_column",
-            at,
-            f"Name the column that orders the rows in time: the data {held}.",
-        )
-    if name not in columns:
-        raise refusal("invalid_time_column", at, f"The data has no column {name!r}{_near(name, columns)}")
-    if columns[name] not in (*_TIMES, ColumnType.INTEGER, ColumnType.NUMBER):
-        raise refusal(
-            "invalid_time_column",
-            at,
-            f"{name!r} is of type {columns[name]}; rows are ordered by a date, datetime or numeric column.",
-        )
-    return name
+def _check_preparation(columns: Columns, spec: TrainingSpec) -> None:
+    """Refuse what a column of its role cannot be prepared by, and interactions of what is not numeric."""
+    stated = spec.features if isinstance(spec.features, dict) else {}
+    roles = {name: _ROLES[type_][0] for name, type_ in columns.items() if name != spec.target}
+    for name, override in stated.items():
+        if override.role == "drop":
+            del roles[name]
+            if override.prepare:
+                raise refusal(
+                    "invalid_preparation",
+                    ("features", name, "prepare"),
+                    f"{name!r} is dropped: leave its preparation out, or give it another role.",
+                )
+        else:
+            roles[name] = override.role or roles[name]
+            resolve_steps(name, roles[name], spec.preparation, override.prepare)
+    numeric = [name for name, role in roles.items() if role is Role.NUMERIC]
+    check_interactions(spec.preparation, numeric)
 
 
-def _near(name: str, columns: Columns) -> str:
-    """The end of a sentence about an unknown column: the names that the caller may have meant."""
-    folded = {column.casefold(): column for column in columns}
-    close = [repr(folded[match]) for match in get_close_matches(name.casefold(), folded)]
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; its columns are {', '.join(columns)}." if len(columns) <= 30 else "."
+def own_preparation(spec: TrainingSpec) -> dict[str, dict[str, Any]]:
+    """What the features say of their own preparation, by name."""
+    if not isinstance(spec.features, dict):
+        return {}
+    return {name: override.prepare for name, override in spec.features.items()}
 
 
-def _facts(connection: DuckDBPyConnection, columns: Columns, names: Collection[str]) -> dict[str, _Facts]:
-    """The facts of the named columns."""
+def _facts(
+    connection: DuckDBPyConnection, columns: Columns, names: Collection[str], *, counted: bool = False
+) -> dict[str, _Facts]:
+    """The facts of the named columns; the different values of those that are not strings where ``counted``.
+
+    To count them takes as long as to read the whole column five times.
+    """
     facts = dict.fromkeys(names, _Facts(0, 0, 0, math.nan, math.nan))  # a table without rows has no groups
     for batch in batches(connection, {name: columns[name] for name in names}):
         type_ = columns[batch[0]]
         minimum, maximum = (
             "NULL" if type_ is ColumnType.STRING else number(end, type_) for end in ("minimum", "maximum")
         )
+        distinct = "least(count(value), CASE WHEN min(value) < max(value) THEN 2 ELSE 1 END)"
+        if counted or type_ is ColumnType.STRING:
+            distinct = "count(DISTINCT value)"
         found = connection.execute(
             "SELECT position, present, nulls, distinct_values, "
             f"coalesce({minimum}, 'NaN'::DOUBLE), coalesce({maximum}, 'NaN'::DOUBLE) FROM ("
             "SELECT position, count(value) AS present, count(*) - count(value) AS nulls, "
-            "count(DISTINCT value) AS distinct_values, min(value) AS minimum, max(value) AS maximum "
+            f"{distinct} AS distinct_values, min(value) AS minimum, max(value) AS maximum "
             f"FROM ({cells([present(name, type_) for name in batch])}) GROUP BY position)"
         ).fetchall()
         facts.update((batch[position], _Facts(*aggregates)) for position, *aggregates in found)
@@ -304,6 +308,8 @@ def _target(
     def unusable(detail: str) -> InvalidInput:
         return refusal("unusable_target", ("target",), f"The target {name!r} {detail}")
 
+    if not facts.present and not facts.nulls:
+        raise refusal("too_few_rows", ("target",), "The data has no rows; add some to the dataset.")
     if not facts.present:
         raise unusable("is null in every row; choose a column that holds the outcome.")
     if facts.distinct == 1:
@@ -371,7 +377,7 @@ def _counts(
 def _check_range(
     name: str, type_: ColumnType, facts: _Facts, at: tuple[str | int, ...], way_out: str
 ) -> None:
-    if type_ in _TIMES:
+    if type_ in TIMES:
         lowest, highest, words = EARLIEST_TIME, LATEST_TIME, "times outside the years 1 to 9999"
     else:
         lowest, highest = -LARGEST_NUMBER, LARGEST_NUMBER
@@ -389,12 +395,16 @@ def _features(
     listed = set(spec.features) if isinstance(spec.features, list) else None
     wanted = [name for name in asked if asked[name].role != "drop" and (listed is None or name in listed)]
     facts = _facts(connection, columns, wanted)
+    doubtful = [name for name in wanted if _may_be_identifier(name, columns[name], facts[name])]
+    facts |= _facts(connection, columns, doubtful, counted=True)
     roles: dict[str, Role] = {}
     dropped: dict[str, str] = {}
     for name, type_ in columns.items():
         if name == spec.target:
             continue
         role = asked[name].role
+        if role is None and name in facts and _is_text(connection, name, type_, facts[name]):
+            role = Role.TEXT
         if listed is not None and name not in listed:
             dropped[name] = "it is not among the features that the training spec lists"
         elif role == "drop":
@@ -407,8 +417,12 @@ def _features(
     counts = _counts(connection, columns, categorical)
     features = []
     for name, role in roles.items():
-        known = tuple(sorted(value for value, _ in counts[name])) if name in counts else None
-        features.append(_feature(name, columns[name], role, asked[name].nullable, facts[name], known))
+        held: dict[str, Any] = {}
+        if role is Role.CATEGORICAL:
+            held = {"categories": tuple(sorted(value for value, _ in counts[name]))}
+        elif role is Role.TEXT:
+            held = _text_encoding(connection, name, spec)
+        features.append(_feature(name, columns[name], role, asked[name].nullable, facts[name], held))
     if not features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(dropped.items())[:10])
         raise refusal(
@@ -432,14 +446,51 @@ def _drop_reason(name: str, type_: ColumnType, facts: _Facts, *, listed: bool) -
     if type_ is ColumnType.STRING:
         if unique:
             return "every row has its own value: an identifier"
-        if facts.distinct > max(MIN_LABELLED_ROWS, facts.present / 2):
+        if _is_diverse(facts):
             return f"{facts.distinct} different values in {facts.present} rows: free text"
-    if type_ is ColumnType.INTEGER and unique:
+    if unique and _may_be_identifier(name, type_, facts):
         if _IDENTIFIER_NAME.search(name):
             return "unique integers under the name of an identifier"
-        if facts.maximum - facts.minimum + 1 == facts.distinct:
-            return "unique integers in a run without gaps: an identifier"
+        return "unique integers in a run without gaps: an identifier"
     return None
+
+
+def _may_be_identifier(name: str, type_: ColumnType, facts: _Facts) -> bool:
+    """Whether integers are an identifier if each of them is there once."""
+    return type_ is ColumnType.INTEGER and (
+        bool(_IDENTIFIER_NAME.search(name)) or facts.maximum - facts.minimum + 1 == facts.present
+    )
+
+
+def _is_diverse(facts: _Facts) -> bool:
+    return facts.distinct == facts.present or facts.distinct > max(MIN_LABELLED_ROWS, facts.present / 2)
+
+
+def _is_text(connection: DuckDBPyConnection, name: str, type_: ColumnType, facts: _Facts) -> bool:
+    """Whether most of a column's values are different, and of several words."""
+    if type_ is not ColumnType.STRING or not facts.present or not _is_diverse(facts):
+        return False
+    words = f"len(regexp_split_to_array(trim({present(name, type_)}), '\\s+'))"
+    ((mean,),) = connection.execute(f"SELECT avg({words}) FROM data").fetchall()
+    return bool(mean >= MIN_MEAN_WORDS)
+
+
+def _text_encoding(connection: DuckDBPyConnection, name: str, spec: TrainingSpec) -> dict[str, Any]:
+    """The fields of a feature that say how its texts are encoded."""
+    steps = resolve_steps(name, Role.TEXT, spec.preparation, own_preparation(spec).get(name, {}))
+    assert isinstance(steps, TextSteps)  # noqa: S101 - what resolve_steps gives for the role
+    if steps.vectorize == "hashing":
+        return {"buckets": steps.max_features, "ngrams": steps.ngrams}
+    texts = read_texts(connection, name, ColumnType.STRING)
+    tokens = frequent_tokens(texts, most=steps.max_features, ngrams=steps.ngrams)
+    if not tokens:
+        raise refusal(
+            "invalid_features",
+            ("features", name),
+            f"{name!r} holds no words of two letters or more; give it another role, or drop it: "
+            f'{{"{name}": {{"role": "drop"}}}}.',
+        )
+    return {"tokens": tokens, "ngrams": steps.ngrams}
 
 
 def _feature(
@@ -448,7 +499,7 @@ def _feature(
     role: Role,
     nullable: bool | None,  # noqa: FBT001 - the spec's own field, passed on
     facts: _Facts,
-    categories: tuple[Any, ...] | None,
+    held: dict[str, Any],
 ) -> Feature:
     if nullable is False and facts.nulls:
         raise refusal(
@@ -458,8 +509,8 @@ def _feature(
         )
     nullable = bool(facts.nulls) if nullable is None else nullable
     common: dict[str, Any] = {"name": name, "type": type_, "role": role, "nullable": nullable}
-    if role is Role.CATEGORICAL:
-        return Feature(**common, categories=categories)
+    if role in (Role.CATEGORICAL, Role.TEXT):
+        return Feature(**common, **held)
     if role is Role.BOOLEAN or not facts.present:
         return Feature(**common)
     _check_range(
@@ -490,4 +541,20 @@ def _check_order(connection: DuckDBPyConnection, columns: Columns, target: str, 
             ("validation", "time_column"),
             f"{time_column!r} {fault}, so it cannot order the rows; choose another column, or the method "
             '"random".',
+        )
+
+
+def _check_groups(connection: DuckDBPyConnection, columns: Columns, target: str, group_column: str) -> None:
+    """Refuse a column that holds all labelled rows together."""
+    group = present(group_column, columns[group_column])
+    ((groups,),) = connection.execute(
+        f"SELECT count(*) FROM (SELECT DISTINCT {group} FROM data "
+        f"WHERE {present(target, columns[target])} IS NOT NULL)"
+    ).fetchall()
+    if groups < 2:
+        raise refusal(
+            "invalid_group_column",
+            ("validation", "group_column"),
+            f"{group_column!r} holds a single value in the rows with a target, so that no group can be held "
+            "out; choose another column or method.",
         )

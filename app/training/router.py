@@ -1,38 +1,38 @@
-"""Training over HTTP."""
+"""Training runs over HTTP. What they tell while they run is in ``follow_router``."""
 
-import asyncio
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-import uvicorn
-from fastapi import APIRouter, Depends, Path, Query, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, Strict, StrictInt
+from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.contract_service import get_newest_accepted
-from app.datasets.service import get_version
+from app.datasets.router import TAG_NAME
+from app.datasets.service import get_rows_of
+from app.datasets.tags import MAX_TAGS
+from app.errors import InputError, InvalidInput
 from app.http.fields import Name, StrictNumber
 from app.http.paging import Page, PagingDep
 from app.http.problems import problem_responses
-from app.http.session import DatabaseDep, SessionDep
+from app.http.session import SessionDep
 from app.leases import Status
-from app.registry.runtime import Runtime
-from app.registry.signature import Task
+from app.settings import Settings
 from app.training import service
-from app.training.catalogue import ALGORITHMS
 from app.training.models import TrainingRun
 from app.training.spec import TrainingSpec
+from app.training.verification.receipts import read_receipt
+from app.training.verification.verification import Result
 
 router = APIRouter(prefix="/v1/training-runs", tags=["training"], route_class=GuardedRoute)
-algorithms_router = APIRouter(prefix="/v1/algorithms", tags=["training"], route_class=GuardedRoute)
 
-EVENTS_POLL_SECONDS = 0.5
 RunId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Priority = Annotated[StrictInt, Field(ge=-100, le=100)]
+TagName = Annotated[str, Field(pattern=f"^{TAG_NAME}$")]
+TagValue = Annotated[str, Field(max_length=256)]
 
 SPEC_EXAMPLE: dict[str, Any] = {"target": "late", "algorithm": "auto", "seed": 7}
 RUN_EXAMPLE: dict[str, Any] = {
@@ -42,15 +42,46 @@ RUN_EXAMPLE: dict[str, Any] = {
     "dataset": "flights",
     "dataset_version": 1,
     "spec": SPEC_EXAMPLE,
+    "priority": 0,
+    "tags": {"team": "operations"},
+    "limits": {"seconds": 600, "memory_bytes": None},
+    "queue_position": None,
     "progress": {"fraction": 0.4, "step": "cross-validating random forest, fold 3 of 5"},
     "model_version": None,
+    "verifies": None,
+    "result": None,
+    "receipt": None,
+    "verification": None,
     "error": None,
+    "warm_start": None,
     "attempts": 1,
     "created_by": "ana",
     "created_at": "2026-11-23T08:00:00Z",
     "started_at": "2026-11-23T08:00:01Z",
     "finished_at": None,
 }
+
+
+class RunLimits(BaseModel):
+    """Where a run is to end as failed before it reaches the limits of the server."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"seconds": 600}]})
+
+    seconds: Annotated[float, Strict()] | None = Field(None, gt=0)
+    memory_bytes: StrictInt | None = Field(
+        None, gt=0, description="Of the fit's processes together, as the server counts it."
+    )
+
+    def check(self, settings: Settings) -> None:
+        """Raises InvalidInput for what the server does not allow."""
+        allowed = {
+            "seconds": settings.run_time_limit_seconds,
+            "memory_bytes": settings.run_memory_limit_bytes,
+        }
+        for name, most in allowed.items():
+            if (getattr(self, name) or 0) > most:
+                detail = f"The limit of this server is {most}; ask for no more, or leave {name} out."
+                raise InvalidInput("limit_too_high", detail, errors=[InputError(f"/limits/{name}", detail)])
 
 
 class NewTrainingRun(TrainingSpec):
@@ -63,6 +94,14 @@ class NewTrainingRun(TrainingSpec):
     dataset: str
     dataset_version: StrictNumber | None = Field(
         None, description="Default: the newest that is accepted; the run's `dataset_version` says which."
+    )
+    priority: Priority = Field(0, description="Runs of a higher priority start before those of a lower.")
+    tags: dict[TagName, TagValue] = Field({}, max_length=MAX_TAGS, examples=[{"team": "operations"}])
+    limits: RunLimits = Field(RunLimits(), description="Default: those of the server.")
+    force: bool = Field(
+        False,
+        description="Run even where an identical run waits, runs, or has made a version: identical in the "
+        "model, the content of the data, the spec, and for a version the software that it was fitted with.",
     )
 
     def spec(self) -> TrainingSpec:
@@ -81,7 +120,10 @@ class RunError(BaseModel):
 
 
 class RunInfo(BaseModel):
-    """A training run. It ends as succeeded (see `model_version`), failed (see `error`) or cancelled."""
+    """A training run. It ends as succeeded (see `model_version`), failed (see `error`) or cancelled.
+
+    One that verifies a version succeeds with a `result` and makes none.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
 
@@ -91,17 +133,55 @@ class RunInfo(BaseModel):
     dataset: str
     dataset_version: int
     spec: dict[str, Any]
+    priority: int
+    tags: dict[str, str]
+    limits: RunLimits
+    queue_position: int | None = Field(
+        description="The place in the queue while it waits, from 1. A run whose model has as many running as "
+        "it may (see `ROUNDHOUSE_RUNS_PER_MODEL`) lets others pass."
+    )
     progress: RunProgress
     model_version: int | None
+    verifies: int | None = Field(description="The model's version that the run fits again and compares with.")
+    result: Result | None = Field(description="How the two compare: see `POST …:verify`.")
+    receipt: str | None = Field(
+        description="What was found, as a compact JWS: the keys of `GET /v1/signing-keys` prove it."
+    )
+    verification: dict[str, Any] | None = Field(description="What the receipt says.")
     error: RunError | None
-    attempts: int
+    warm_start: dict[str, Any] | None = Field(
+        description="The configuration of the model's version before, from which a search begins."
+    )
+    attempts: int = Field(description="Since the last finished trial.")
     created_by: str
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
-def _run_info(run: TrainingRun) -> RunInfo:
+class RunChanges(BaseModel):
+    """Changes to a run: what is left out stays, and a tag of null goes."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"priority": 10, "tags": {"team": None}}]}
+    )
+
+    priority: Priority | None = Field(None, description="Of a queued run only.")
+    tags: dict[TagName, TagValue | None] = Field({}, max_length=MAX_TAGS)
+
+
+def run_infos(session: Session, runs: Sequence[TrainingRun]) -> list[RunInfo]:
+    places = service.queue_positions(session, runs)
+    verified = service.verified_numbers(session, runs)
+    return [_run_info(run, places.get(run.id), verified.get(run.id)) for run in runs]
+
+
+def run_info(session: Session, run: TrainingRun) -> RunInfo:
+    (info,) = run_infos(session, [run])
+    return info
+
+
+def _run_info(run: TrainingRun, queue_position: int | None, verifies: int | None) -> RunInfo:
     return RunInfo(
         id=run.id,
         status=Status(run.status),
@@ -109,9 +189,18 @@ def _run_info(run: TrainingRun) -> RunInfo:
         dataset=run.dataset,
         dataset_version=run.dataset_version,
         spec=run.spec,
+        priority=run.priority,
+        tags=run.tags,
+        limits=RunLimits.model_validate(run.limits),
+        queue_position=queue_position,
         progress=RunProgress(fraction=run.fraction, step=run.step),
         model_version=run.model_version,
+        verifies=verifies,
+        result=Result(run.result) if run.result else None,
+        receipt=run.receipt,
+        verification=read_receipt(run.receipt) if run.receipt else None,
         error=RunError.model_validate(run.error) if run.error else None,
+        warm_start=run.warm_start,
         attempts=run.attempts,
         created_by=run.created_by,
         created_at=run.created_at,
@@ -120,17 +209,38 @@ def _run_info(run: TrainingRun) -> RunInfo:
     )
 
 
-@router.post("", status_code=202, responses=problem_responses(404, 409))
-def create_run(body: NewTrainingRun, caller: CallerDep, session: SessionDep, response: Response) -> RunInfo:
-    """Queue a training run. Follow it at its `Location`; it ends with a model version or an error."""
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"model": RunInfo, "description": "An identical run has made the version that the answer names."}
+}
+
+
+@router.post("", status_code=202, responses=FOUND | problem_responses(404, 409))
+def create_run(
+    body: NewTrainingRun, caller: CallerDep, session: SessionDep, request: Request, response: Response
+) -> RunInfo:
+    """Queue a training run. Follow it at its `Location`; it ends with a model version or an error.
+
+    Where an identical run waits, runs or has succeeded, the answer is that one, unless `force` is set.
+    """
     caller.require_model(body.model)
-    if body.dataset_version is None:
-        data = get_newest_accepted(session, body.dataset)
-    else:
-        data = get_version(session, body.dataset, body.dataset_version)
-    run = service.create_run(session, caller, model=body.model, data=data, spec=body.spec())
+    body.limits.check(request.app.state.settings)
+    number = body.dataset_version or get_newest_accepted(session, body.dataset).number
+    data = get_rows_of(session, caller, body.dataset, number)
+    run = service.create_run(
+        session,
+        caller,
+        model=body.model,
+        data=data,
+        spec=body.spec(),
+        priority=body.priority,
+        tags=body.tags,
+        limits=body.limits.model_dump(exclude_none=True),
+        force=body.force,
+    )
     response.headers["location"] = f"/v1/training-runs/{run.id}"
-    return _run_info(run)
+    if run.status == Status.SUCCEEDED:
+        response.status_code = 200
+    return run_info(session, run)
 
 
 @router.get("")
@@ -143,99 +253,29 @@ def list_runs(
 ) -> Page[RunInfo]:
     """Training runs, newest first."""
     rows, cursor = service.list_runs(session, caller, paging, model=model, status=status)
-    return Page(items=[_run_info(row) for row in rows], next=cursor)
+    return Page(items=run_infos(session, rows), next=cursor)
 
 
 @router.get("/{run:segment}", responses=problem_responses(404))
 def get_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
     """One training run: its status and progress."""
-    return _run_info(_visible_run(session, caller, run))
+    return run_info(session, visible_run(session, caller, run))
+
+
+@router.patch("/{run:segment}", responses=problem_responses(404, 409))
+def change_run(run: RunId, body: RunChanges, caller: CallerDep, session: SessionDep) -> RunInfo:
+    """Change a run's tags, or its priority while it waits."""
+    changed = service.change_run(session, caller, run, priority=body.priority, tags=body.tags)
+    return run_info(session, changed)
 
 
 @router.post("/{run}:cancel", status_code=202, responses=problem_responses(404, 409))
 def cancel_run(run: RunId, caller: CallerDep, session: SessionDep) -> RunInfo:
     """Cancel a run. A waiting one is cancelled at once, a running one within seconds."""
-    return _run_info(service.cancel_run(session, caller, run))
+    return run_info(session, service.cancel_run(session, caller, run))
 
 
-def _read_run(run: RunId, caller: CallerDep, database: DatabaseDep) -> RunInfo:
-    with database.session_scope(write=False) as session:
-        return _run_info(_visible_run(session, caller, run))
-
-
-@router.get("/{run}/events", response_class=EventSourceResponse, responses=problem_responses(404))
-async def follow_run(
-    run: RunId,
-    caller: CallerDep,
-    database: DatabaseDep,
-    # A dependency, because once the stream has begun there is no other status to answer.
-    info: Annotated[RunInfo, Depends(_read_run)],
-) -> AsyncIterator[ServerSentEvent]:
-    """Follow a run as server-sent events: one `run` event for every change, until it has ended.
-
-    A server that stops ends the stream before; connect again, as an EventSource does by itself.
-    """
-    yield ServerSentEvent(event="run", data=info)
-    while not (info.status.final or _server_is_stopping()):
-        await asyncio.sleep(EVENTS_POLL_SECONDS)
-        now = await run_in_threadpool(_read_run, run, caller, database)
-        if now != info:
-            info = now
-            yield ServerSentEvent(event="run", data=info)
-
-
-def _server_is_stopping() -> bool:
-    """Whether uvicorn has taken a signal to stop. It waits for open streams then, and does not tell them."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return isinstance(server, uvicorn.Server) and server.should_exit
-
-
-def _visible_run(session: SessionDep, caller: Caller, run_id: int) -> TrainingRun:
+def visible_run(session: Session, caller: Caller, run_id: int) -> TrainingRun:
     run = service.get_run(session, run_id)
     caller.require_model(run.model)
     return run
-
-
-class AlgorithmInfo(BaseModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "ridge",
-                    "title": "ridge regression",
-                    "tasks": ["regression"],
-                    "served": "compiled",
-                    "parameters": {
-                        "type": "object",
-                        "properties": {"alpha": {"type": "number", "minimum": 0, "default": 1.0}},
-                        "additionalProperties": False,
-                    },
-                }
-            ]
-        }
-    )
-
-    id: str
-    title: str
-    tasks: list[Task]
-    served: Runtime = Field(
-        description="`compiled`: in microseconds, unless a version's `runtime_reason` speaks against it. "
-        "`native`: by scikit-learn itself."
-    )
-    parameters: dict[str, Any] = Field(description="JSON Schema of `params`.")
-
-
-@algorithms_router.get("")
-def list_algorithms() -> Page[AlgorithmInfo]:
-    """The catalogue: what `algorithm` can name, for which tasks, with which parameters."""
-    items = [
-        AlgorithmInfo(
-            id=entry.id,
-            title=entry.title,
-            tasks=list(entry.tasks),
-            served=entry.served,
-            parameters=entry.parameters_schema(),
-        )
-        for entry in ALGORITHMS.values()
-    ]
-    return Page(items=items, next=None)

@@ -1,8 +1,12 @@
-"""Training runs: creating, finding and cancelling them, and their end with a model version."""
+"""Training runs: creating, finding, changing and cancelling them, and their end with a model version."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from app import leases
@@ -10,36 +14,101 @@ from app.access.caller import Caller
 from app.columns import ColumnType
 from app.datasets.contract_service import require_accepted
 from app.datasets.models import DatasetVersion
-from app.errors import NotFound
+from app.datasets.tags import MAX_TAGS
+from app.db import is_postgresql
+from app.errors import Conflict, InputError, InvalidInput, NotFound
+from app.events.service import record_event
 from app.http.paging import Paging, paginate
 from app.leases import Status
-from app.registry.models import ModelVersion
-from app.registry.service import ensure_model
-from app.training.models import TrainingRun
+from app.registry.models import Model, ModelVersion
+from app.registry.service import ensure_model, lock_model
+from app.training.environment import runs_on_equal_software
+from app.training.facts import fact_of
+from app.training.models import Fact, TrainingRun
 from app.training.roles import check_spec
 from app.training.spec import TrainingSpec
 
+CLAIMING = 724662
+"""The number of PostgreSQL's lock under which runs are claimed, one at a time."""
+
 
 def create_run(
-    session: Session, caller: Caller, *, model: str, data: DatasetVersion, spec: TrainingSpec
+    session: Session,
+    caller: Caller,
+    *,
+    model: str,
+    data: DatasetVersion,
+    spec: TrainingSpec,
+    priority: int = 0,
+    tags: Mapping[str, str] | None = None,
+    limits: Mapping[str, float] | None = None,
+    force: bool = False,
 ) -> TrainingRun:
     """Queue a run; a worker takes it.
+
+    Without ``force`` the answer to an identical request is the run that was made then, be it waiting, running
+    or succeeded: identical are the model, the content of the data, the spec, and for a version that stands
+    the software that it was fitted with.
 
     Raises Conflict for data in quarantine, and InvalidInput where the spec cannot fit the data's columns.
     """
     require_accepted(data)
     check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
-    owner = ensure_model(session, caller, model)
+    ensure_model(session, caller, model)
+    owner = lock_model(
+        session, caller, model
+    )  # of two identical requests at once, the second finds the first
+    asked = spec.model_dump(mode="json", by_alias=True)
+    key = _request_key(owner, data, asked)
+    if not force and (identical := _find_identical(session, key)) is not None:
+        return identical
     run = TrainingRun(
         model_id=owner.id,
         model=owner.name,
         dataset_version_id=data.id,
         dataset=data.dataset,
         dataset_version=data.number,
-        spec=spec.model_dump(mode="json"),
+        spec=asked,
+        request_key=key,
+        warm_start=_newest_configuration(session, owner),
+        priority=priority,
+        tags=dict(tags or {}),
+        limits=dict(limits or {}),
     )
     leases.enqueue(session, caller, run, dataset=data.dataset, dataset_version=data.number)
+    _record_tags(session, run)
     return run
+
+
+def _request_key(model: Model, data: DatasetVersion, spec: Mapping[str, Any]) -> str:
+    request = json.dumps([model.id, data.content_digest, spec], sort_keys=True)
+    return f"sha256:{hashlib.sha256(request.encode()).hexdigest()}"
+
+
+def _find_identical(session: Session, key: str) -> TrainingRun | None:
+    runs = session.execute(
+        select(TrainingRun, ModelVersion)
+        .outerjoin(ModelVersion, ModelVersion.id == TrainingRun.model_version_id)
+        .where(
+            TrainingRun.request_key == key,
+            TrainingRun.verifies_id.is_(None),
+            TrainingRun.cancel_requested.is_(False) | (TrainingRun.status == Status.SUCCEEDED),
+            TrainingRun.status.in_([Status.QUEUED, Status.RUNNING, Status.SUCCEEDED]),
+        )
+        .order_by(TrainingRun.id.desc())
+    )
+    for run, version in runs:
+        if run.status != Status.SUCCEEDED or runs_on_equal_software(version.environment):
+            found: TrainingRun = run
+            return found
+    return None
+
+
+def _newest_configuration(session: Session, model: Model) -> dict[str, Any] | None:
+    newest = session.scalar(
+        select(ModelVersion).filter_by(model_id=model.id).order_by(ModelVersion.number.desc()).limit(1)
+    )
+    return newest.evaluation.get("configuration") if newest else None
 
 
 def get_run(session: Session, run_id: int, *, lock: bool = False) -> TrainingRun:
@@ -69,6 +138,78 @@ def list_runs(
     return paginate(session, query, TrainingRun.id, paging)
 
 
+def queue_positions(session: Session, runs: Sequence[TrainingRun]) -> dict[int, int]:
+    """The places in the queue, from 1, of those of the runs that wait, by id."""
+    waiting = [run.id for run in runs if run.status == Status.QUEUED]
+    if not waiting:
+        return {}
+    place = func.row_number().over(order_by=[*_urgency(), TrainingRun.id]).label("place")
+    queue = select(TrainingRun.id, place).where(TrainingRun.status == Status.QUEUED).subquery()
+    found = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(waiting)))
+    return {row.id: row.place for row in found}
+
+
+def verified_numbers(session: Session, runs: Sequence[TrainingRun]) -> dict[int, int]:
+    """The numbers of the versions that those of the runs verify which do, by the run's id."""
+    wanted = {run.verifies_id for run in runs if run.verifies_id is not None}
+    if not wanted:
+        return {}
+    found = session.execute(select(ModelVersion.id, ModelVersion.number).where(ModelVersion.id.in_(wanted)))
+    numbers = {row.id: row.number for row in found}
+    return {run.id: numbers[run.verifies_id] for run in runs if run.verifies_id is not None}
+
+
+def _urgency() -> list[ColumnElement[Any]]:
+    return [TrainingRun.priority.desc()]
+
+
+def claim_run(session: Session, worker: Caller, lease: timedelta, *, per_model: int) -> TrainingRun | None:
+    """The waiting run of the highest priority, of those the oldest, now held by ``worker``.
+
+    Passed over are runs of models of which ``per_model`` are running. None where nothing else waits.
+    """
+    if is_postgresql(session):  # on SQLite a writing transaction is the only one
+        session.execute(select(func.pg_advisory_xact_lock(CLAIMING)))
+    busy = (
+        select(TrainingRun.model_id)
+        .where(TrainingRun.status == Status.RUNNING)
+        .group_by(TrainingRun.model_id)
+        .having(func.count() >= per_model)
+    )
+    free = TrainingRun.model_id.not_in(busy)
+    return leases.claim(session, worker, TrainingRun, lease, where=[free], first=_urgency())
+
+
+def change_run(
+    session: Session, caller: Caller, run_id: int, *, priority: int | None, tags: Mapping[str, str | None]
+) -> TrainingRun:
+    """Change the priority of a run that waits, and the tags of any; a tag of None goes.
+
+    Raises Conflict for the priority of a run that does not wait, and InvalidInput for too many tags.
+    """
+    run = get_run(session, run_id, lock=True)
+    caller.require_model(run.model)
+    if priority is not None and run.status != Status.QUEUED:
+        raise Conflict(
+            "training_run_not_queued",
+            f"Training run {run.id} is {run.status}; only that of a queued run can be changed.",
+        )
+    changed = {name: value for name, value in {**run.tags, **tags}.items() if value is not None}
+    if len(changed) > MAX_TAGS:
+        detail = (
+            f"That would be {len(changed)} tags, and there can be at most {MAX_TAGS}. Remove some with null."
+        )
+        raise InvalidInput("too_many_tags", detail, errors=[InputError("/tags", detail)])
+    wanted = run.priority if priority is None else priority
+    if (wanted, changed) != (run.priority, run.tags):
+        run.priority, run.tags = wanted, changed
+        _record_tags(session, run)
+        record_event(
+            session, caller, "training_run.changed", run.path, model=run.model, priority=wanted, tags=changed
+        )
+    return run
+
+
 def cancel_run(session: Session, caller: Caller, run_id: int) -> TrainingRun:
     """Cancel a run: at once while it waits; its worker ends it within a second or two while it runs.
 
@@ -84,4 +225,28 @@ def succeed_run(session: Session, worker: Caller, run: TrainingRun, version: Mod
     """End the run with the version that it made. Raises LeaseLost."""
     held = leases.lock_held(session, worker, run)
     held.model_version_id, held.model_version = version.id, version.number
+    _record(session, held, "metrics", version.metrics)
+    _record(session, held, "params", version.params)
+    session.add(Fact(run_id=held.id, name="algorithm", text=version.algorithm))
     leases.succeed(session, worker, held, version=version.number)
+
+
+def _record_tags(session: Session, run: TrainingRun) -> None:
+    session.execute(delete(Fact).where(Fact.run_id == run.id, Fact.name.startswith("tags.")))
+    _record(session, run, "tags", run.tags)
+    session.flush()
+
+
+def _record(session: Session, run: TrainingRun, kind: str, facts: Mapping[str, Any]) -> None:
+    for name, value in _flatten(kind, facts):
+        number, text = fact_of(value)
+        session.add(Fact(run_id=run.id, name=name, number=number, text=text))
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested objects, each with its path: ``params.kernel.length``."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(f"{name}.{key}", inner)
+    else:
+        yield name, value

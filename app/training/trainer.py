@@ -1,116 +1,270 @@
 """A training run's work, pure: a Parquet file and a spec in, a fitted pipeline and its evaluation out."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.datasets.engine import Parquet
-from app.errors import AppError
-from app.registry.predictor import predict
 from app.registry.signature import Signature, Task
-from app.training.catalogue import ALGORITHMS, algorithm, linear_algorithm
-from app.training.estimators import build_estimator
+from app.training.algorithms.builtin import CALIBRATION_FOLDS
+from app.training.algorithms.catalogue import algorithm
 from app.training.evaluation import confusion_matrix, evaluate
-from app.training.matrix import read_examples
-from app.training.metrics import METRICS
-from app.training.preprocessing import build_pipeline
+from app.training.fitting import Configuration, Fitter, TrainingFailed, scores_of
+from app.training.matrix import read_outcomes, read_rows
+from app.training.report.subject import Rival
+from app.training.rivals import NoRival, fit_baselines, score_champion
 from app.training.roles import ResolvedSpec, resolve_spec
+from app.training.scoring import score
+from app.training.search.footprint import excess, measure
+from app.training.search.search import ROUND_TRIALS, Study, Trial
+from app.training.search.trial_bench import Bench, open_bench
 from app.training.spec import TrainingSpec, refusal
+from app.training.validation import Split, Splitter, strata_of
 
 MIN_TRAINING_ROWS = 15
-MIN_FOLD_ROWS = 5
 MAX_COMPARISON_ROWS = 10_000
 """More rows change the order of the candidates rarely, and cost the more."""
 
 Report = Callable[[float, str], None]
 """Told the fraction done, from 0 to 1 and never less than before, and the step in words."""
 
-Rows = NDArray[np.intp]
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is there before a run's work begins.
+
+    ``trials`` are those that an earlier worker finished, ``warm_start`` the configuration of the model's
+    version before, ``champion`` the version that serves: see ``rivals.score_champion``.
+    """
+
+    trials: Sequence[Mapping[str, Any]] = ()
+    warm_start: Mapping[str, Any] | None = None
+    champion: dict[str, Any] | None = None
 
 
-class TrainingFailed(AppError):
-    """The spec and the data are sound, and the fit still did not yield a model (422)."""
-
-    status = 422
+NOTHING_BEFORE = Before()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
     """A fitted pipeline and all that is to be known of it.
 
-    ``params`` are complete, with the defaults. ``metrics`` and ``confusion_matrix`` (classifiers only) are
-    of the holdout, ``baseline_metrics`` those of the dummy there. ``choice`` says how ``auto`` came to the
-    algorithm. ``rows`` counts ``training``, ``holdout`` and ``without_target``. ``reference_matrix`` holds
-    the training rows, shape (training, features), ``holdout_matrix`` the held-out ones, and
-    ``reference_scores``, shape (holdout,), the
-    positive class's probability (binary), the predicted class's index (multiclass) or the predicted value:
-    on rows that the model has not seen, as live rows will be.
+    ``metrics`` and ``confusion_matrix`` (classifiers only) are of the holdout, ``baseline_metrics`` those of
+    the dummy there. ``choice`` says how ``auto`` came to the algorithm, ``search`` how a search went.
+    ``rows`` counts ``training``, ``holdout`` and ``without_target``. ``training`` and ``holdout`` hold the
+    rows, shape (n, features), ``training_target`` and ``target`` what came true in them, ``holdout_rows``
+    the places of the held-out ones in the table, ``scores`` the answers to them, of shape (n, classes) or
+    (n, 1). ``refit`` fits the same configuration to the training rows with another seed.
     """
 
     pipeline: Pipeline
     signature: Signature
     dropped: dict[str, str]
-    algorithm: str
-    params: dict[str, Any]
+    configuration: Configuration
+    metric: str
     metrics: dict[str, float]
     baseline_metrics: dict[str, float]
     confusion_matrix: list[list[int]] | None
     choice: dict[str, Any] | None
+    search: dict[str, Any] | None
+    reproducible: bool
     notes: list[str]
     rows: dict[str, int]
-    reference_matrix: NDArray[np.float64]
-    holdout_matrix: NDArray[np.float64]
-    reference_scores: NDArray[np.float64]
+    training: NDArray[np.float64]
+    training_target: NDArray[Any]
+    holdout: NDArray[np.float64]
+    target: NDArray[Any]
+    holdout_rows: NDArray[np.intp]
+    scores: NDArray[np.float64]
+    rivals: tuple[Rival, ...]
+    refit: Callable[[int], Pipeline]
+    fit_seconds: float
+
+    @property
+    def algorithm(self) -> str:
+        return self.configuration.algorithm
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Complete, with the defaults."""
+        return self.configuration.params
+
+    @property
+    def reference_scores(self) -> NDArray[np.float64]:
+        """Of the holdout, shape (n,): on rows that the model has not seen, as live rows will be.
+
+        The positive class's probability (binary), the predicted class's index (multiclass) or the value.
+        """
+        if self.signature.task is Task.BINARY:
+            return np.ascontiguousarray(self.scores[:, 1])
+        return self.signature.decide(self.scores).astype(np.float64)
+
+
+def train(
+    parquet: Parquet,
+    spec: TrainingSpec,
+    report: Report,
+    *,
+    before: Before = NOTHING_BEFORE,
+    tell: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> TrainingResult:
+    """Fit the spec's model on the canonical Parquet, and evaluate it on rows held out.
+
+    The same file, spec, seed and, in a search, start (``warm_start``) give the same metrics and predictions,
+    unless the spec asks for a search by time: every fit runs on one thread, as a sum over several depends on
+    how many there are. ``tell`` is given each trial of a search as it ends. Raises InvalidInput where the
+    spec and the data do not fit each other, TrainingFailed where a fit breaks down.
+    """
+    with threadpool_limits(1), np.errstate(over="ignore"):
+        return _Run(parquet, spec, report, before, tell).train()
 
 
 @dataclass(slots=True)
-class _Trainer:
-    """The examples of one run and what its fits share."""
+class _Run:
+    """What the steps of one run share; ``training`` and ``target`` are of the training rows."""
 
+    parquet: Parquet
     spec: TrainingSpec
-    resolved: ResolvedSpec
-    features: NDArray[np.float64]
-    target: NDArray[Any]
-    order: NDArray[np.float64] | None
     report: Report
-    notes: list[str]
+    before: Before
+    tell: Callable[[dict[str, Any]], None]
+    notes: list[str] = field(default_factory=list)
 
-    @property
-    def task(self) -> Task:
-        return self.resolved.signature.task
+    def train(self) -> TrainingResult:
+        self.report(0.0, "looking at the columns")
+        resolved = resolve_spec(self.parquet, self.spec)
+        signature = resolved.signature
+        self.notes += resolved.notes
+        self.report(0.05, "reading the rows")
+        outcomes = read_outcomes(
+            self.parquet, signature, order_by=resolved.time_column, group_by=resolved.group_column
+        )
+        target = outcomes.target
+        stratified = self.spec.validation.method == "stratified"
+        splitter = Splitter(
+            len(target),
+            self.spec.seed,
+            strata_of(target, classes=signature.classes is not None) if stratified else None,
+            outcomes.groups,
+            outcomes.order,
+        )
+        learnt, held = splitter.hold_out(self.spec.validation.holdout)
+        actual, target = target[held], target[learnt]
+        self._check_training_part(signature, target)
+        training, holdout = read_rows(self.parquet, signature, outcomes.rows[learnt], outcomes.rows[held])
+        fitter = Fitter(self.spec, signature)
+        study = None
+        if self.spec.searches:
+            study = self._search(fitter, resolved, splitter.of(learnt), training, target)
+        pipeline, configuration, seconds = self._fit(fitter, study, training, target)
+        self.report(0.85, f"evaluating on {len(held):,} held-out rows")
+        predicted, probabilities = fitter.answer(pipeline, holdout)
+        rivals = fit_baselines(fitter, training, target, holdout)
+        if self.before.champion is not None:
+            try:
+                rival, doubt = score_champion(
+                    self.before.champion, signature, self.parquet, outcomes.rows[held]
+                )
+            except NoRival as reason:
+                self.notes.append(str(reason))
+            else:
+                rivals.append(rival)
+                self.notes += [doubt] if doubt else []
+        baseline = rivals[0].scores
+        search = self.spec.search
+        return TrainingResult(
+            pipeline=pipeline,
+            signature=signature,
+            dropped=resolved.dropped,
+            configuration=configuration,
+            metric=resolved.metric,
+            metrics=evaluate(signature.task, actual, predicted, probabilities)
+            | score(signature.task, (resolved.metric, *resolved.metrics), actual, predicted, probabilities),
+            baseline_metrics=evaluate(
+                signature.task,
+                actual,
+                signature.decide(baseline),
+                None if signature.classes is None else baseline,
+            ),
+            confusion_matrix=(
+                confusion_matrix(actual, predicted, len(signature.classes)) if signature.classes else None
+            ),
+            choice=_choice(study) if study and self.spec.algorithm == "auto" else None,
+            search=_summary(study) if study else None,
+            reproducible=search is None or (search.seconds is None and search.max_row_microseconds is None),
+            notes=list(dict.fromkeys(self.notes)),
+            rows={
+                "training": len(learnt),
+                "holdout": len(held),
+                "without_target": resolved.without_target,
+            },
+            training=training,
+            training_target=target,
+            holdout=holdout,
+            target=actual,
+            holdout_rows=outcomes.rows[held],
+            scores=scores_of(signature, predicted, probabilities),
+            rivals=tuple(rivals),
+            refit=lambda seed: fitter.fit(configuration, training, target, seed=seed)[0],
+            fit_seconds=seconds,
+        )
 
-    def split(self) -> tuple[Rows, Rows]:
-        """The training and the holdout rows; both in time order where validation is by time.
+    def _processes(self, folds: int) -> int:
+        asked = self.spec.search and self.spec.search.processes
+        return min(asked or int(joblib.cpu_count()), ROUND_TRIALS * folds)
 
-        Otherwise every 1/holdout-th row of a seeded shuffle, class after class, is held out: each class
-        then has its share in the holdout, to within one row, and keeps one at least to learn from.
-        """
-        count = len(self.target)
-        share = self.spec.validation.holdout
-        if self.order is not None:
-            rows = np.argsort(self.order, kind="stable")
-            cut = count - max(1, round(count * share))
-            training, holdout = rows[:cut], rows[cut:]
-        else:
-            rows = self._class_after_class(np.arange(count))
-            steps = np.floor(np.arange(count + 1) * share)
-            held = np.diff(steps) > 0
-            training, holdout = np.sort(rows[~held]), np.sort(rows[held])
-        self._check_training_part(training)
-        return training, holdout
+    def _check_training_part(self, signature: Signature, target: NDArray[Any]) -> None:
+        """Refuse a training part that no algorithm, or not the named one, can learn from."""
+        if len(target) < MIN_TRAINING_ROWS:
+            raise refusal(
+                "too_few_rows",
+                ("validation", "holdout"),
+                f"The holdout leaves {len(target)} rows to learn from; it takes at least "
+                f"{MIN_TRAINING_ROWS}. Hold out a smaller share, or add rows.",
+            )
+        if np.ptp(target) == 0:
+            raise refusal(
+                "unusable_target",
+                ("validation",),
+                f"The target {self.spec.target!r} has the same value in every row of the training part. "
+                "Split at random, or hold out a smaller share.",
+            )
+        rarest = int(np.unique(target, return_counts=True)[1].min()) if signature.classes else None
+        if self.spec.algorithm != "auto":
+            algorithm(self.spec.algorithm).check_rows(self.spec.params, len(target), rarest)
+        if self.spec.calibration is not None and rarest is not None and rarest < CALIBRATION_FOLDS:
+            raise refusal(
+                "too_few_rows",
+                ("calibration",),
+                f"Calibration needs {CALIBRATION_FOLDS} rows of each class; one class has {rarest} in the "
+                "training part. Leave it out, or add rows of that class.",
+            )
 
-    def choose(self, training: Rows) -> dict[str, Any]:
-        """Cross-validate the candidates with their defaults on the training rows; see ``_preferred``."""
-        rows = self._comparison_rows(training)
-        folds = [fold for fold in self._folds(rows) if self._usable(*fold)]
-        names = [linear_algorithm(self.task), "random_forest", "hist_gradient_boosting", "k_neighbors"]
+    def _search(
+        self,
+        fitter: Fitter,
+        resolved: ResolvedSpec,
+        splitter: Splitter,
+        training: NDArray[np.float64],
+        target: NDArray[Any],
+    ) -> Study:
+        rows = np.arange(len(training))
+        if len(training) > MAX_COMPARISON_ROWS:
+            self.notes.append(
+                f"The candidates were compared on a random {MAX_COMPARISON_ROWS:,} of the "
+                f"{len(training):,} training rows."
+            )
+            drawn = np.random.default_rng(self.spec.seed)
+            rows = np.sort(drawn.choice(len(training), MAX_COMPARISON_ROWS, replace=False))
+            training, target, splitter = training[rows], target[rows], splitter.of(rows)
+        folds = [fold for fold in splitter.folds(self.spec.validation.folds) if self._usable(target, fold)]
         if not folds:
             raise refusal(
                 "no_usable_fold",
@@ -118,221 +272,141 @@ class _Trainer:
                 "Cross-validation has no fold with two classes to learn and to test. Name an algorithm "
                 'instead of "auto", ask for fewer folds, or split at random.',
             )
-        neighbours = ALGORITHMS["k_neighbors"].complete({})["n_neighbors"]
-        if min(len(learn) for learn, _ in folds) < neighbours:
-            names.remove("k_neighbors")
-            self.notes.append(f"k_neighbors was not compared: a fold has fewer than {neighbours} rows.")
-        total = len(names) * len(folds)
-        candidates = []
-        for place, name in enumerate(names):
-            scores = []
-            for index, (learn, test) in enumerate(folds):
-                self.report(
-                    0.1 + 0.6 * (place * len(folds) + index) / total,
-                    f"cross-validating {ALGORITHMS[name].title}, fold {index + 1} of {len(folds)}",
+        metrics = (resolved.metric, *resolved.metrics)
+        bench = Bench(fitter, metrics, training, target, folds)
+        processes = self._processes(len(folds))
+        with open_bench(bench, processes) as evaluate_tasks:
+            study = Study(
+                self.spec,
+                resolved.signature,
+                metrics,
+                folds=len(folds),
+                rows=len(training),
+                fold_rows=min(len(learn) for learn, _ in folds),
+                evaluate=evaluate_tasks,
+                tell=self.tell,
+                report=lambda share, step: self.report(0.1 + 0.6 * share, step),
+                told=self.before.trials,
+                warm_start=self.before.warm_start,
+                processes=processes,
+            )
+            study.run()
+        self.notes += study.notes
+        if not study.ranking():
+            raise _nothing_found(study)
+        return study
+
+    def _usable(self, target: NDArray[Any], fold: Split) -> bool:
+        return all(np.unique(target[part]).size > 1 for part in fold) or target.dtype.kind == "f"
+
+    def _fit(
+        self, fitter: Fitter, study: Study | None, training: NDArray[np.float64], target: NDArray[Any]
+    ) -> tuple[Pipeline, Configuration, float]:
+        """Fit the best candidate, or the named algorithm, to all training rows; and how long that took.
+
+        A candidate that exceeds a limit when it has all rows gives way to the next best.
+        """
+        candidates = (
+            [trial.configuration for trial in study.ranking()]
+            if study
+            else [
+                Configuration(
+                    self.spec.algorithm,
+                    algorithm(self.spec.algorithm).complete(self.spec.params),
+                    self.spec.preparation,
                 )
-                score = self._score(self.fit(name, {}, learn), test).get(self.resolved.metric)
-                if score is not None:
-                    scores.append(score)
-            if scores:
-                candidates.append(_candidate(name, scores))
-        if not candidates:
-            raise refusal(
-                "undefined_metric",
-                ("metric",),
-                f"{self.resolved.metric} is not defined on any fold of the data; choose another metric.",
-            )
-        chosen, reason = _preferred(candidates, self.task, self.resolved.metric)
-        return {
-            "algorithm": chosen,
-            "metric": self.resolved.metric,
-            "reason": reason,
-            "rows": len(rows),
-            "folds": len(folds),
-            "candidates": candidates,
-        }
-
-    def fit(self, name: str, params: dict[str, Any], rows: Rows) -> Pipeline:
-        """The pipeline of one algorithm fitted on ``rows``; what the fit warns of becomes a note."""
-        chosen = algorithm(name)
-        estimator = build_estimator(name, self.task, params, self.spec.seed)
-        pipeline = build_pipeline(self.resolved.signature, estimator)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                pipeline.fit(self.features[rows], self.target[rows])
-            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                raise TrainingFailed(
-                    "fit_failed", f"The {chosen.title} could not be fitted: {error}"
-                ) from error
-            except MemoryError as error:
-                raise TrainingFailed(
-                    "out_of_memory",
-                    f"The {chosen.title} needs more memory than a run may use. Choose fewer features, "
-                    "smaller parameters or another algorithm.",
-                ) from error
-        for warning in caught:
-            text = f"The {chosen.title} warned: {' '.join(str(warning.message).split())}"
-            if issubclass(warning.category, ConvergenceWarning):
-                text = f"The {chosen.title} stopped at max_iter before it had converged: raise max_iter."
-            if text not in self.notes:
-                self.notes.append(text)
-        return pipeline
-
-    def predict(self, pipeline: Pipeline, rows: Rows) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        predicted, probabilities = predict(pipeline, self.resolved.signature, self.features[rows])
-        answers = predicted if probabilities is None else probabilities
-        if not np.isfinite(answers).all():
-            raise TrainingFailed(
-                "not_finite",
-                "The fitted model answers with numbers that are not finite. Look for extreme values in the "
-                "data, or choose another algorithm.",
-            )
-        return predicted, probabilities
-
-    def _score(self, pipeline: Pipeline, rows: Rows) -> dict[str, float]:
-        return evaluate(self.task, self.target[rows], *self.predict(pipeline, rows))
-
-    def _check_training_part(self, training: Rows) -> None:
-        """Refuse a training part that no algorithm can learn from."""
-        if len(training) < MIN_TRAINING_ROWS:
-            raise refusal(
-                "too_few_rows",
-                ("validation", "holdout"),
-                f"The holdout leaves {len(training)} rows to learn from; it takes at least "
-                f"{MIN_TRAINING_ROWS}. Hold out a smaller share, or add rows.",
-            )
-        if np.ptp(self.target[training]) == 0:
-            raise refusal(
-                "unusable_target",
-                ("validation",),
-                f"The target {self.spec.target!r} has the same value in every row of the training part. "
-                "Split at random, or hold out a smaller share.",
-            )
-        neighbours = self.spec.params.get("n_neighbors", 0)
-        if neighbours > len(training):
-            raise refusal(
-                "invalid_parameter",
-                ("params", "n_neighbors"),
-                f"n_neighbors of k_neighbors must be at most {len(training)}, the rows of the training part.",
-            )
-
-    def _class_after_class(self, rows: Rows) -> Rows:
-        """A seeded shuffle of ``rows``, in which the rows of a class then stand together."""
-        shuffled = np.random.default_rng(self.spec.seed).permutation(rows)
-        if self.task is Task.REGRESSION:
-            return shuffled
-        return shuffled[np.argsort(self.target[shuffled], kind="stable")]
-
-    def _comparison_rows(self, training: Rows) -> Rows:
-        if len(training) <= MAX_COMPARISON_ROWS:
-            return training
-        self.notes.append(
-            f"auto compared the algorithms on a random {MAX_COMPARISON_ROWS:,} of the {len(training):,} "
-            "training rows."
+            ]
         )
-        drawn = np.random.default_rng(self.spec.seed).choice(
-            len(training), MAX_COMPARISON_ROWS, replace=False
+        reasons = []
+        for configuration in candidates:
+            title = algorithm(configuration.algorithm).title
+            self.report(0.7, f"fitting {title} on {len(target):,} rows")
+            started = time.perf_counter()
+            pipeline, notes = fitter.fit(configuration, training, target)
+            seconds = time.perf_counter() - started
+            search = self.spec.search
+            reason = None
+            if search and (search.max_model_bytes or search.max_row_microseconds):
+                reason = excess(measure(pipeline, fitter.signature, training[:100]), search)
+            if reason is None:
+                self.notes += notes
+                return pipeline, configuration, seconds
+            reasons.append(f"The {title}, fitted to all training rows, was refused: {reason}.")
+            self.notes.append(reasons[-1])
+        raise TrainingFailed("limits_exceeded", f"No candidate keeps the limits of the search. {reasons[0]}")
+
+
+def _nothing_found(study: Study) -> Exception:
+    """Why no trial of a search came to an end."""
+    refused = [trial for trial in study.trials if trial.status == "refused"]
+    if refused:
+        first = refused[0]
+        return refusal(
+            "limits_exceeded",
+            ("search",),
+            f"No candidate keeps the limits. Of {first.configuration.algorithm}: {first.reason}.",
         )
-        return training[np.sort(drawn)]
-
-    def _folds(self, rows: Rows) -> Iterator[tuple[Rows, Rows]]:
-        """Pairs of rows to learn from and to test on: stratified, or forward in time."""
-        count = min(self.spec.validation.folds, len(rows) // MIN_FOLD_ROWS)
-        if self.order is not None:
-            blocks = np.array_split(rows, min(count, len(rows) // MIN_FOLD_ROWS - 1) + 1)
-            for index in range(1, len(blocks)):
-                yield np.concatenate(blocks[:index]), blocks[index]
-        else:
-            dealt = self._class_after_class(rows)
-            for index in range(count):
-                test = np.arange(len(dealt)) % count == index
-                yield np.sort(dealt[~test]), np.sort(dealt[test])
-
-    def _usable(self, learn: Rows, test: Rows) -> bool:
-        if self.task is Task.REGRESSION:
-            return True
-        return all(np.unique(self.target[part]).size > 1 for part in (learn, test))
-
-
-def train(parquet: Parquet, spec: TrainingSpec, report: Report) -> TrainingResult:
-    """Fit the spec's model on the canonical Parquet, and evaluate it on rows held out.
-
-    The same file, spec and seed give the same metrics and predictions: every fit runs on one thread, as a
-    sum over several depends on how many there are. Raises InvalidInput where the spec and the data do not
-    fit each other, TrainingFailed where a fit breaks down.
-    """
-    with threadpool_limits(1), np.errstate(over="ignore"):
-        return _train(parquet, spec, report)
-
-
-def _train(parquet: Parquet, spec: TrainingSpec, report: Report) -> TrainingResult:
-    report(0.0, "looking at the columns")
-    resolved = resolve_spec(parquet, spec)
-    report(0.05, "reading the rows")
-    examples = read_examples(parquet, resolved.signature, order_by=resolved.time_column)
-    trainer = _Trainer(
-        spec, resolved, examples.features, examples.target, examples.order, report, list(resolved.notes)
-    )
-    training, holdout = trainer.split()
-    choice = trainer.choose(training) if spec.algorithm == "auto" else None
-    name = choice["algorithm"] if choice else spec.algorithm
-    chosen = algorithm(name)
-    report(0.7, f"fitting {chosen.title} on {len(training):,} rows")
-    pipeline = trainer.fit(name, spec.params, training)
-    report(0.9, f"evaluating on {len(holdout):,} held-out rows")
-    actual = examples.target[holdout]
-    predicted, probabilities = trainer.predict(pipeline, holdout)
-    baseline = trainer.predict(trainer.fit("dummy", {}, training), holdout)
-    signature = resolved.signature
-    scores = probabilities[:, 1] if probabilities is not None and signature.task is Task.BINARY else predicted
-    report(1.0, "done")
-    return TrainingResult(
-        pipeline=pipeline,
-        signature=signature,
-        dropped=resolved.dropped,
-        algorithm=name,
-        params=chosen.complete(spec.params),
-        metrics=evaluate(signature.task, actual, predicted, probabilities),
-        baseline_metrics=evaluate(signature.task, actual, *baseline),
-        confusion_matrix=(
-            confusion_matrix(actual, predicted, len(signature.classes)) if signature.classes else None
-        ),
-        choice=choice,
-        notes=trainer.notes,
-        rows={
-            "training": len(training),
-            "holdout": len(holdout),
-            "without_target": resolved.without_target,
-        },
-        reference_matrix=examples.features[training],
-        holdout_matrix=examples.features[holdout],
-        reference_scores=scores.astype(np.float64),
+    if all(trial.reason == study.undefined for trial in study.trials):
+        return refusal(
+            "undefined_metric",
+            ("metric",),
+            f"{study.metric} is not defined on any fold of the data; choose another metric.",
+        )
+    first = study.trials[0]
+    return TrainingFailed(
+        "fit_failed", f"No candidate could be fitted. Of {first.configuration.algorithm}: {first.reason}"
     )
 
 
-def _candidate(name: str, scores: Sequence[float]) -> dict[str, Any]:
+def _choice(study: Study) -> dict[str, Any]:
+    """The best trial of each algorithm, and why the first of them was chosen."""
+    best: dict[str, Trial] = {}
+    for trial in study.ranking():
+        best.setdefault(trial.configuration.algorithm, trial)
+    chosen = next(iter(best))
+    title = algorithm(chosen).title
+    mean = best[chosen].mean(study.metric)
+    return {
+        "algorithm": chosen,
+        "metric": study.metric,
+        "reason": f"The {title} had the best mean {study.metric}, {mean:.4g}, of {len(study.trials)} "
+        f"candidates over {study.folds} folds.",
+        "rows": study.rows,
+        "folds": study.folds,
+        "candidates": [_candidate(trial, study.metric) for trial in best.values()],
+    }
+
+
+def _candidate(trial: Trial, metric: str) -> dict[str, Any]:
+    scores = [value for value in trial.scores[metric] if value is not None]
     spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
-    return {"algorithm": name, "scores": list(scores), "mean": float(np.mean(scores)), "std": spread}
+    return {
+        "algorithm": trial.configuration.algorithm,
+        "trial": trial.number,
+        "scores": scores,
+        "mean": float(np.mean(scores)),
+        "std": spread,
+    }
 
 
-def _preferred(candidates: list[dict[str, Any]], task: Task, metric: str) -> tuple[str, str]:
-    """The candidate with the best mean, or the linear one within a standard error of it; and why.
-
-    The one-standard-error rule: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees,
-    1984, section 3.4.3.
-    """
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    best = max(candidates, key=lambda candidate: sign * candidate["mean"])
-    linear = next(
-        (candidate for candidate in candidates if candidate["algorithm"] == linear_algorithm(task)), best
-    )
-    error = best["std"] / np.sqrt(len(best["scores"]))
-    title = ALGORITHMS[best["algorithm"]].title
-    won = f"{title} had the best mean {metric}, {best['mean']:.4g}, of {len(candidates)} algorithms"
-    if linear is best or sign * (best["mean"] - linear["mean"]) > error:
-        return best["algorithm"], f"The {won} over {len(best['scores'])} folds."
-    return linear["algorithm"], (
-        f"The {won}, but {ALGORITHMS[linear['algorithm']].title} is simpler and its {linear['mean']:.4g} is "
-        f"within one standard error ({error:.2g}) of it."
-    )
+def _summary(study: Study) -> dict[str, Any]:
+    best = study.ranking()[0]
+    budget = {"trials": study.budget} if study.budget is not None else {"seconds": study.search.seconds}
+    return {
+        "metric": study.metric,
+        "budget": budget,
+        "stopped": study.stopped,
+        "rows": study.rows,
+        "folds": study.folds,
+        "best": best.number,
+        "value": best.mean(study.metric),
+        "trials": [
+            {
+                "number": trial.number,
+                "algorithm": trial.configuration.algorithm,
+                "status": trial.status,
+                "value": trial.mean(study.metric),
+            }
+            for trial in study.trials
+        ],
+    }

@@ -49,6 +49,7 @@ ALLOWED = {
     },
     "viewer": {f"GET {path}" for method, path in POLICY if method == "GET" and "/keys" not in path}
     | {"POST /v1/predictions/{prediction}:replay", "POST /v2/repository/index"}
+    | {"POST /v1/training-runs:search", "POST /v1/model-versions:search"}
     | {"POST /v1/datasets/{dataset}/contract:infer", "POST /v1/datasets/{dataset}/versions/{version}:check"},
 }
 ALLOWED["scientist"] = (
@@ -64,8 +65,11 @@ ALLOWED["scientist"] = (
         "POST /v1/datasets/{dataset}/versions/{version}:split",
         "POST /v1/datasets/{dataset}/versions/{version}:sample",
         "POST /v1/datasets/{dataset}/versions:from-feedback",
+        "POST /v1/datasets/{dataset}/versions/{version}:advise",
         "POST /v1/training-runs",
+        "PATCH /v1/training-runs/{run}",
         "POST /v1/training-runs/{run}:cancel",
+        "POST /v1/models/{model}/versions/{version}:verify",
         "POST /v1/models/{model}/batch-predictions",
         "POST /v1/batch-predictions/{batch}:cancel",
     }

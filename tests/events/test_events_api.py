@@ -24,6 +24,8 @@ UNCHANGING = {
     "POST /v1/predictions/{prediction}:replay",
     "POST /v1/datasets/{dataset}/contract:infer",
     "POST /v1/datasets/{dataset}/versions/{version}:check",
+    "POST /v1/training-runs:search",
+    "POST /v1/model-versions:search",
     "POST /invocations",
     "POST /v1/models/{model}/invocations",
     "POST /v2/models/{model}/infer",
@@ -168,6 +170,11 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
         "training_run.created",
         "training-runs/{run}",
     ),
+    "PATCH /v1/training-runs/{run}": (
+        {"to": "PATCH /v1/training-runs/{run}", "json": {"tags": {"a": "b"}}},
+        "training_run.changed",
+        "training-runs/{run}",
+    ),
     "POST /v1/training-runs/{run}:cancel": (
         {"to": "POST /v1/training-runs/{run}:cancel"},
         "training_run.cancel_requested",
@@ -187,6 +194,11 @@ CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"to": "POST /v1/models/{name}:promote", "json": {"version": 1}},
         "model.promoted",
         "models/{name}",
+    ),
+    "POST /v1/models/{model}/versions/{version}:verify": (
+        {"to": "POST /v1/models/{name}/versions/1:verify"},
+        "training_run.created",
+        "training-runs/{run}",
     ),
     "POST /v1/models/{model}:rollback": (
         {"to": "POST /v1/models/{name}:rollback"},
@@ -234,14 +246,14 @@ def test_every_route_that_changes_something_is_tried() -> None:
 def test_a_change_writes_one_event(ground: Ground, request_id: str, route: str) -> None:
     request, action, subject = CHANGES[route]
     batches = f"/v1/models/{ground.names['name']}/batch-predictions"
-    if route == "POST /v1/training-runs/{run}:cancel":
+    if "/training-runs/{run}" in route:
         asked = {"model": ground.names["name"], "dataset": "flights", **LONG}
         ground.names["run"] = ground.admin.post("/v1/training-runs", json=asked).json()["id"]
     if route == "POST /v1/batch-predictions/{batch}:cancel":
         ground.names["batch"] = ground.admin.post(batches, json={"dataset": "flights"}).json()["id"]
     answer = send(ground, request, request_id)
     assert answer.status_code in (200, 201, 202, 204), answer.text
-    if route == "POST /v1/training-runs":
+    if route.endswith(("/v1/training-runs", "PATCH /v1/training-runs/{run}", ":verify")):
         ground.names["run"] = answer.json()["id"]
         ground.admin.post(f"/v1/training-runs/{ground.names['run']}:cancel")
     if route == "POST /v1/models/{model}/batch-predictions":

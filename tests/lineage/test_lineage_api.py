@@ -80,7 +80,7 @@ def test_a_model_version_tells_what_made_it(shared: Client, life: Life) -> None:
     assert told["algorithm"] == "logistic_regression"
     assert (told["data"]["digest"], told["data"]["rows"]) == (data["digest"], 200)
     assert told["data"]["content_digest"].startswith("sha256:")
-    assert told["split"]["method"] == "random"
+    assert told["split"]["method"] == "stratified"
     assert told["split"]["rows"] == version["evaluation"]["rows"]
     assert sum(told["split"]["rows"].values()) == 200
     assert told["environment"]["python"] == platform.python_version()

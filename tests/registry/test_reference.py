@@ -16,9 +16,11 @@ def feature(role: Role, *, categories: int = 0, name: str = "x") -> Feature:
         Role.BOOLEAN: ColumnType.BOOLEAN,
         Role.CATEGORICAL: ColumnType.STRING,
         Role.DATETIME: ColumnType.DATETIME,
+        Role.TEXT: ColumnType.STRING,
     }
     known = tuple(f"c{code}" for code in range(categories)) or None
-    return Feature(name=name, type=types[role], role=role, nullable=True, categories=known)
+    tokens = ("word",) if role is Role.TEXT else None
+    return Feature(name=name, type=types[role], role=role, nullable=True, categories=known, tokens=tokens)
 
 
 def signature_of(*features: Feature, classes: tuple[str, ...] | None = None) -> Signature:
@@ -128,7 +130,7 @@ def test_fifty_wide_columns_stay_below_100_kilobytes(rng: np.random.Generator) -
 
 
 def test_a_matrix_of_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="2 columns, the signature 1"):
         build_reference(signature_of(feature(Role.NUMERIC)), np.zeros((3, 2)), np.zeros(3))
 
 

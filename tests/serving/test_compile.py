@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgWarning
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -35,12 +37,23 @@ from app.registry.predictor import predict
 from app.registry.runtime import Runtime
 from app.registry.signature import OTHER_CATEGORY, Feature, Role, Signature, Task
 from app.serving import kernels
-from app.serving.compile import NotCompilable, compile_model, compile_pipeline
-from app.serving.compiled import CompiledPipeline, CompiledScorer, UnreadableScorer
+from app.serving.compile import NotCompilable, compile_model, compile_pipeline, feature_names
+from app.serving.compiled import TIME_PARTS, CompiledPipeline, CompiledScorer, UnreadableScorer
 from app.serving.parity import check_parity
-from app.training.catalogue import ALGORITHMS
-from app.training.estimators import build_estimator
-from app.training.preprocessing import build_pipeline
+from app.training.algorithms.catalogue import ALGORITHMS
+from app.training.algorithms.estimators import build_estimator
+from app.training.preparation.pipeline import build_pipeline
+from app.training.preparation.steps import (
+    BooleanSteps,
+    CategoricalSteps,
+    DatetimeSteps,
+    NumericSteps,
+    Plan,
+    Preparation,
+    Selection,
+    Steps,
+    resolve_plan,
+)
 
 FEW_TREES = {"n_estimators": 7, "min_samples_leaf": 1}
 SMALL: dict[str, dict[str, Any]] = {
@@ -76,7 +89,7 @@ cases = pytest.mark.parametrize(
 
 @st.composite
 def signatures(draw: st.DrawFn, task: Task) -> Signature:
-    roles = draw(st.lists(st.sampled_from(Role), min_size=1, max_size=6))
+    roles = draw(st.lists(st.sampled_from(list(TYPES)), min_size=1, max_size=6))
     return Signature(
         features=tuple(
             Feature(
@@ -94,6 +107,54 @@ def signatures(draw: st.DrawFn, task: Task) -> Signature:
         target_type=ColumnType.STRING,
         task=task,
         classes=CLASSES[task],
+    )
+
+
+scales = st.sampled_from(["standard", "robust", "minmax", None])
+STEPS: dict[Role, st.SearchStrategy[Steps]] = {
+    Role.NUMERIC: st.builds(
+        NumericSteps,
+        impute=st.sampled_from(["median", "mean", "most_frequent", "constant"]),
+        fill_value=st.sampled_from([0.0, -1e6, 0.1]),
+        indicator=st.booleans(),
+        clip=st.sampled_from([None, (0.05, 0.9), (0.0, 0.99)]),
+        transform=st.sampled_from([None, "yeo_johnson"]),
+        scale=scales,
+    ),
+    Role.BOOLEAN: st.builds(
+        BooleanSteps, impute=st.sampled_from(["most_frequent", "constant"]), indicator=st.booleans()
+    ),
+    Role.CATEGORICAL: st.builds(
+        CategoricalSteps,
+        encode=st.sampled_from(["one_hot", "ordinal", "target"]),
+        min_frequency=st.sampled_from([0.0, 0.01, 0.3]),
+        max_categories=st.sampled_from([2, 50]),
+    ),
+    Role.DATETIME: st.builds(
+        DatetimeSteps,
+        parts=st.lists(st.sampled_from(TIME_PARTS), min_size=1, max_size=10, unique=True).map(tuple),
+        impute=st.sampled_from(["median", "mean"]),
+        indicator=st.booleans(),
+        scale=scales,
+    ),
+}
+
+
+@st.composite
+def plans(draw: st.DrawFn, signature: Signature) -> Plan:
+    numeric = [place for place, feature in enumerate(signature.features) if feature.role is Role.NUMERIC]
+    return Plan(
+        steps=tuple(draw(STEPS[feature.role]) for feature in signature.features),
+        interactions=tuple(numeric[: draw(st.sampled_from([0, 2, 3]))] if len(numeric) > 1 else ()),
+        select=draw(
+            st.none()
+            | st.builds(
+                Selection,
+                method=st.sampled_from(["univariate", "importance"]),
+                keep=st.sampled_from([0.01, 0.3, 0.7, 1.0]),
+            )
+        ),
+        seed=draw(st.integers(0, 9)),
     )
 
 
@@ -137,8 +198,10 @@ def fitted(
     matrix: NDArray[np.float64],
     seed: int,
     classes: tuple[int, ...] | None = None,
+    plan: Plan | None = None,
 ) -> Pipeline:
     """Fitted to the rank of the first column, with noise; ``classes`` are those to learn, by default all."""
+    plan = plan or resolve_plan(signature.features, Preparation(), {}, seed)
     source = np.random.default_rng(seed)
     signal = np.nan_to_num(matrix[:, 0]).argsort().argsort() / len(matrix) + source.normal(
         0, 0.3, len(matrix)
@@ -150,18 +213,19 @@ def fitted(
     estimator = build_estimator(algorithm, signature.task, SMALL.get(algorithm, {}), seed)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return build_pipeline(signature, estimator).fit(matrix, target)
+        warnings.simplefilter("ignore", LinAlgWarning)
+        return build_pipeline(signature, plan, estimator).fit(matrix, target)
 
 
 @cases
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_a_compiled_pipeline_answers_as_the_pipeline_does(
     algorithm: str, task: Task, data: st.DataObject, seed: int
 ) -> None:
     signature = data.draw(signatures(task))
     matrix = training_matrix(signature, 120, seed)
-    pipeline = fitted(signature, algorithm, matrix, seed)
+    pipeline = fitted(signature, algorithm, matrix, seed, plan=data.draw(plans(signature)))
     drawn = data.draw(st.lists(st.tuples(*map(cells, signature.features)), min_size=1, max_size=9))
     rows = np.vstack((matrix[:40], drawn))
 
@@ -171,16 +235,19 @@ def test_a_compiled_pipeline_answers_as_the_pipeline_does(
     with np.errstate(over="ignore", invalid="ignore"), threadpool_limits(1):
         values, probabilities = predict(pipeline, signature, rows)
         prepared = pipeline[:-1].transform(rows)
+        names = np.array(feature_names(pipeline, signature))
+        if "select" in pipeline.named_steps:
+            names = names[pipeline.named_steps["select"].get_support()]
         own = pipeline.predict(rows)[:, None] if probabilities is None else pipeline.predict_proba(rows)
     expected = values[:, None] if probabilities is None else probabilities
     np.testing.assert_allclose(answers, expected, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(answers, own, rtol=1e-9, atol=1e-9)
     assert [scorer.row(row.tobytes()) for row in rows] == [tuple(answer) for answer in answers]
     for row, features in zip(rows[-9:], prepared[-9:], strict=True):
-        assert (
-            list(scorer.steps(row[None]).features.values())
-            == features.astype(np.float32 if compiled.single else np.float64).tolist()
-        )
+        made = scorer.steps(row[None]).features
+        assert [made[name] for name in names] == features.astype(
+            np.float32 if compiled.single else np.float64
+        ).tolist()
     assert check_parity(pipeline, signature, compiled, rows) is None
 
 
@@ -211,10 +278,71 @@ def test_a_pipeline_of_another_format_is_refused_with_the_way_out(monkeypatch: p
     signature, matrix = example(Task.BINARY)
     compiled = compile_pipeline(fitted(signature, "decision_tree", matrix, seed=0), signature)
     with monkeypatch.context() as later:
-        later.setattr("app.serving.compiled.FORMAT", 2)
+        later.setattr("app.serving.compiled.FORMAT", 3)
         stored = compiled.to_bytes()
-    with pytest.raises(UnreadableScorer, match="of format 2; this release reads format 1: train again"):
+    with pytest.raises(UnreadableScorer, match="of format 3; this release reads format 2: train again"):
         CompiledScorer.from_bytes(stored)
+
+
+def test_a_pipeline_of_the_first_format_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature, matrix = example(Task.BINARY)
+    compiled = compile_pipeline(fitted(signature, "decision_tree", matrix, seed=0), signature)
+    (row,) = np.flatnonzero(compiled.steps[:, 0] == kernels.TIME)
+    at = int(compiled.steps[row, 3])
+    steps, numbers = compiled.steps.copy(), compiled.numbers.copy()
+    steps[row, 4] = 0  # its times had the five parts of today's default, each with null, mean and scale
+    numbers[at : at + 15] = compiled.numbers[at : at + 30].reshape(5, 6)[:, 1:4].ravel()
+    numbers[at + 15 : at + 30] = np.nan
+    with monkeypatch.context() as earlier:
+        earlier.setattr("app.serving.compiled.FORMAT", 1)
+        stored = replace(compiled, steps=steps, numbers=numbers).to_bytes()
+    expected = CompiledScorer(compiled).score(matrix)
+    assert CompiledScorer.from_bytes(stored).score(matrix).tobytes() == expected.tobytes()
+
+
+def test_features_that_a_selection_drops_are_not_prepared() -> None:
+    signature, matrix = example(Task.BINARY)
+    plan = resolve_plan(signature.features, Preparation(select=Selection(keep=0.01)), {}, 0)
+    pipeline = fitted(signature, "logistic_regression", matrix, seed=0, plan=plan)
+    compiled = compile_pipeline(pipeline, signature)
+    assert len(compiled.names) == len(compiled.steps) == 1
+    np.testing.assert_allclose(
+        CompiledScorer(compiled).score(matrix), pipeline.predict_proba(matrix), rtol=1e-12
+    )
+
+
+def test_columns_transformed_to_quantiles_are_for_scikit_learn_to_serve() -> None:
+    signature, matrix = example(Task.BINARY)
+    spec = Preparation(numeric=NumericSteps(transform="quantile_normal"))
+    plan = resolve_plan(signature.features, spec, {}, 0)
+    with pytest.raises(NotCompilable, match=r"quantiles are not compiled\."):
+        compile_pipeline(fitted(signature, "decision_tree", matrix, seed=0, plan=plan), signature)
+
+
+@pytest.mark.parametrize(
+    ("preparation", "kind", "place"),
+    [
+        (Preparation(numeric=NumericSteps(clip=(0.1, 0.9))), kernels.CURVE, 2),  # the greatest value
+        (Preparation(numeric=NumericSteps(transform="yeo_johnson")), kernels.CURVE, 3),  # lambda
+        (Preparation(numeric=NumericSteps(scale="minmax")), kernels.CURVE, 6),  # the factor
+        (Preparation(categorical=CategoricalSteps(encode="target")), kernels.LOOKUP, 1),  # another category
+        (Preparation(categorical=CategoricalSteps(encode="ordinal")), kernels.LOOKUP, 3),
+        (Preparation(datetime=DatetimeSteps(parts=("week",))), kernels.TIME, 0),  # the part
+    ],
+)
+def test_the_gate_sees_a_step_that_prepares_otherwise(
+    preparation: Preparation, kind: int, place: int
+) -> None:
+    signature, matrix = example(Task.REGRESSION)
+    plan = resolve_plan(signature.features, preparation, {}, 0)
+    pipeline = fitted(signature, "ridge", matrix, seed=2, plan=plan)
+    compiled = compile_pipeline(pipeline, signature)
+    assert check_parity(pipeline, signature, compiled, matrix[:1]) is None
+    at = next(step[3] for step in compiled.steps.tolist() if step[0] == kind)
+    numbers = compiled.numbers.copy()
+    numbers[at + place] += 1
+    off = replace(compiled, numbers=numbers)
+    assert "the compiled pipeline is off by" in (check_parity(pipeline, signature, off, matrix[:1]) or "")
 
 
 def test_a_scorer_is_loaded_without_scikit_learn() -> None:
@@ -280,6 +408,38 @@ def test_trees_send_missing_values_where_scikit_learn_does(estimator: Any) -> No
     np.testing.assert_allclose(CompiledScorer(compiled).score(matrix), own, rtol=1e-14)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(),
+        DecisionTreeClassifier(min_samples_leaf=9),
+        RandomForestClassifier(n_estimators=5, min_samples_leaf=5),
+        GradientBoostingClassifier(n_estimators=5),
+        HistGradientBoostingClassifier(max_iter=5),
+        DummyClassifier(),
+    ],
+)
+def test_sigmoids_over_a_model_answer_as_scikit_learns_do(estimator: Any, classes: int) -> None:
+    source = np.random.default_rng(6)
+    matrix = source.normal(size=(300, 2))
+    target = ((matrix.sum(axis=1) + source.normal(size=300)).argsort().argsort() * classes) // 300
+    with threadpool_limits(1):
+        model = CalibratedClassifierCV(estimator, method="sigmoid", ensemble=False).fit(matrix, target)
+        own = model.predict_proba(matrix)
+    compiled = CompiledPipeline(
+        columns=2,
+        width=classes,
+        names=("a", "b"),
+        steps=np.array([(kernels.VALUE, place, place, 0, 0) for place in range(2)], np.int32),
+        numbers=np.array([0.0, 0, 1]),
+        places=np.empty(0, np.int32),
+        bound=1e9,
+        **compile_model(model),
+    )
+    np.testing.assert_allclose(CompiledScorer(compiled).score(matrix), own, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -289,7 +449,7 @@ def test_trees_send_missing_values_where_scikit_learn_does(estimator: Any) -> No
             "one sigmoid for each class",
         ),
         (CalibratedClassifierCV(LinearSVC()), "one sigmoid for each class"),
-        (CalibratedClassifierCV(LogisticRegression(), ensemble=False), "linear support vector machines"),
+        (CalibratedClassifierCV(GaussianNB(), ensemble=False), "GaussianNB is not one of the models"),
         (GradientBoostingClassifier(init="zero"), "begins with another model"),
         (GradientBoostingRegressor(loss="huber"), "the loss huber"),
         (HistGradientBoostingRegressor(loss="poisson"), "the loss poisson"),
@@ -336,7 +496,7 @@ def example(task: Task) -> tuple[Signature, NDArray[np.float64]]:
                 nullable=True,
                 categories=categories if role is Role.CATEGORICAL else None,
             )
-            for place, role in enumerate(Role)
+            for place, role in enumerate(TYPES)
         ),
         target="y",
         target_type=ColumnType.STRING,

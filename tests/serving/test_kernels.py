@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from app.columns import ColumnType
 from app.errors import InvalidInput
@@ -147,6 +148,124 @@ def test_whatever_the_arrays_hold_scoring_ends_within_them(name: str, data: st.D
     rows, out = np.array([[3.0, np.nan, 1e300], [-np.inf, 1.0, -np.inf]] * 9), np.empty((18, 2))
     scorer.matrix(rows, out)
     assert scorer.row(rows[0].tobytes()) == tuple(out[0]) or np.isnan(out[0]).any()
+
+
+# A step of each kind: nine features of three columns, in which the last two are a product and a category.
+EVERY_STEP: dict[str, Any] = {
+    "features": 9,
+    "steps": np.array(
+        [
+            (kernels.VALUE, 0, 0, 0, 0),
+            (kernels.MISSING, 1, 1, 3, 0),
+            (kernels.TIME, 1, 2, 5, 2),
+            (kernels.CURVE, 0, 4, 17, 0),
+            (kernels.LOOKUP, 2, 5, 25, 4),
+            (kernels.PRODUCT, 0, 6, 4, 5),
+            (kernels.ONE_HOT, 2, 7, 0, 3),
+        ],
+        np.int32,
+    ),
+    "numbers": np.array(
+        [
+            *(7.0, 1.0, 2.0),  # VALUE: null, mean, scale
+            *(0.0, 1.0),  # MISSING: mean, scale
+            *(0.0, 2000.0, 1970.0, 1.0, 1.0, 0.0),  # TIME: the year, null, scale
+            *(3.0, 9.0, 0.0, 1.0, 0.5, -1.0),  # and the week
+            *(0.5, -2.0, 3.0, 2.0, 1.0, 4.0, 2.0, -3.0),  # CURVE: null, ends, lambda, scale
+            *(10.0, 20.0, 30.0, 40.0),  # LOOKUP: null, another, 0, 1
+        ]
+    ),
+    "places": np.array([0, -1, 1], np.int32),
+}
+
+
+def test_each_kind_of_step_makes_its_features() -> None:
+    scorer = stump(**EVERY_STEP)
+    rows = np.array(
+        [[2.0, 86_400.0 * 365, 1.0], [np.nan, np.nan, np.nan], [1e9, 0.0, 7.0], [-1e9, -1.0, 0.0]]
+    )
+    features = np.empty((4, 9))
+    scorer.prepare(rows, features)
+
+    def curved(power: float) -> float:
+        return (power - 1) / 4 * 2 - 3
+
+    expected = [  # Yeo and Johnson: ((1 + x)^2 - 1) / 2 above 0, and -log(1 - x) below it, with lambda 2
+        [0.5, 0, 1, 0.5 * 53 - 1, curved(4), 40, curved(4) * 40, 0, 0],
+        [3.0, 1, 30, 3.5, curved(0.625), 10, curved(0.625) * 10, 1, 0],
+        [499_999_999.5, 0, 0, -0.5, curved(7.5), 20, curved(7.5) * 20, 0, 0],
+        [-500_000_000.5, 0, -1, -0.5, curved(-np.log(3)), 30, curved(-np.log(3)) * 30, 0, 1],
+    ]
+    np.testing.assert_allclose(features, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((2, 4), 0),
+        ((2, 4), 8),
+        ((2, 4), -1),
+        ((3, 3), 22),
+        ((3, 2), 9),
+        ((4, 4), 5),
+        ((4, 4), 1),
+        ((4, 3), -1),
+        ((5, 2), 9),
+        ((5, 3), 9),
+        ((5, 4), -1),
+        ((5, 1), 3),
+        ((6, 2), -1),
+        ((6, 0), 7),
+    ],
+)
+def test_steps_that_reach_beyond_their_arrays_are_refused(place: tuple[int, int], value: int) -> None:
+    with pytest.raises(ValueError, match="not a sound scorer"):
+        stump(**EVERY_STEP | {"steps": changed(EVERY_STEP["steps"], place, value)})
+
+
+@pytest.mark.parametrize("part", [-1.0, 10.0, np.nan, np.inf])
+def test_a_part_that_a_time_does_not_have_is_refused(part: float) -> None:
+    with pytest.raises(ValueError, match="a time has no such part"):
+        stump(**EVERY_STEP | {"numbers": changed(EVERY_STEP["numbers"], 11, part)})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["steps", "numbers"]), st.data())
+def test_whatever_the_steps_hold_preparing_stays_within_them(name: str, data: st.DataObject) -> None:
+    raw = bytearray(EVERY_STEP[name].tobytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        scorer = stump(**EVERY_STEP | {name: np.frombuffer(bytes(raw), EVERY_STEP[name].dtype)})
+    except ValueError:
+        return
+    rows = np.array([[3.0, np.nan, 1e300], [-np.inf, 1e300, -np.inf], [np.nan, -1e300, 1.0]] * 9)
+    batch, alone = np.empty((27, 9)), np.empty((1, 9))
+    scorer.prepare(rows, batch)
+    for row, expected in zip(rows[:3], batch[:3], strict=True):
+        scorer.prepare(row[None], alone)
+        assert alone.tobytes() == expected.tobytes()
+
+
+@given(
+    st.lists(st.floats(-1e12, 1e12) | st.floats(-10, 10), min_size=1, max_size=20),
+    st.floats(-3, 5) | st.sampled_from([0.0, 1.0, 2.0, 1e-17]),
+)
+def test_a_power_is_that_of_scipy_and_the_same_bits_alone(values: list[float], power: float) -> None:
+    cells = np.array(values)[:, None]
+    kernels.yeo_johnson(cells, np.array([power]))
+    with np.errstate(over="ignore"):
+        expected = np.clip(stats.yeojohnson(np.array(values), power), -1e100, 1e100)
+    np.testing.assert_allclose(cells[:, 0], expected, rtol=1e-12, atol=1e-300)
+    for value, cell in zip(values, cells[:, 0], strict=True):
+        alone = np.array([[value]])
+        kernels.yeo_johnson(alone, np.array([power]))
+        assert alone.tobytes() == cell.tobytes()
+
+
+def test_a_power_takes_a_matrix_with_a_lambda_for_each_column() -> None:
+    with pytest.raises(ValueError, match=r"must be float64 of shape \(n, 2\)"):
+        kernels.yeo_johnson(np.zeros((4, 3)), np.zeros(2))
 
 
 def test_rows_and_matrices_of_another_shape_are_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.training.catalogue import ALGORITHMS
+from app.training.algorithms.catalogue import ALGORITHMS
 from tests.client import Client
 from tests.versions import journal_of, register, train_here
 

@@ -15,7 +15,7 @@ from app.columns import ColumnType
 from app.registry.signature import Feature, Role, Signature, Task
 from app.serving.compiled import CompiledScorer
 from app.training.fit import carry_out, example_row, fit_model
-from app.training.handover import MODEL, RESULT, SCORER
+from app.training.handover import HOLDOUT, MODEL, PROBE, REPORT, RESULT, SCORER
 from app.training.spec import TrainingSpec
 
 SIGNATURE = Signature(
@@ -110,7 +110,10 @@ def test_a_result_that_cannot_be_written_is_an_error_too(request_folder: Path) -
 
 @pytest.mark.parametrize(
     ("algorithm", "runtime", "files"),
-    [("ridge", "compiled", {MODEL, SCORER}), ("k_neighbors", "native", {MODEL})],
+    [
+        ("ridge", "compiled", {MODEL, SCORER, REPORT, HOLDOUT, PROBE}),
+        ("k_neighbors", "native", {MODEL, REPORT, HOLDOUT, PROBE}),
+    ],
 )
 def test_a_model_is_left_with_a_scorer_or_with_the_reason_why_it_has_none(
     tmp_path: Path, algorithm: str, runtime: str, files: set[str]
@@ -129,3 +132,16 @@ def test_a_model_is_left_with_a_scorer_or_with_the_reason_why_it_has_none(
         scorer = CompiledScorer.from_bytes((folder / SCORER).read_bytes())
         matrix = Signature.model_validate(result["signature"]).encode([result["example"]])
         assert scorer.score(matrix)[0, 0] == pytest.approx(joblib.load(folder / MODEL).predict(matrix)[0])
+    served = result["evaluation"]["as_served"]
+    assert served["bytes"] == (folder / (SCORER if SCORER in files else MODEL)).stat().st_size
+    assert served["row_microseconds"] > 0
+    held = duckdb.read_parquet(str(folder / HOLDOUT)).fetchnumpy()
+    assert len(held["row"]) == 40
+    assert np.array_equal(held["actual"], np.cos(held["row"]))
+    rmse = np.sqrt(np.mean((held["actual"] - held["score_0"]) ** 2))
+    assert rmse == pytest.approx(result["metrics"]["rmse"])
+    with np.load(folder / PROBE) as probe:
+        model = joblib.load(folder / MODEL)
+        assert len(probe["matrix"]) == 160
+        assert probe["scores"][:, 0] == pytest.approx(model.predict(probe["matrix"]))
+    assert json.loads((folder / REPORT).read_text())["metric"] == "rmse"

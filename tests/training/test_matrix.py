@@ -1,6 +1,7 @@
 """The labelled rows that a model learns from."""
 
 import math
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from app.columns import ColumnType
 from app.registry.signature import Feature, Role, Signature, Task
-from app.training.matrix import read_examples
+from app.training.matrix import read_outcomes, read_rows
 from tests.tables import as_json, bits, tables, write, write_query
 
 
@@ -26,9 +27,11 @@ def test_every_cell_is_what_the_signature_makes_of_the_json_row(
     instances = [
         {name: as_json(value) for name, value in row.items() if name != "target"} for row in labelled
     ]
-    examples = read_examples(tmp_path / "table.parquet", signature)
-    assert bits(examples.features).tolist() == bits(signature.encode(instances)).tolist()
-    assert examples.target.tolist() == [row["target"] for row in labelled]
+    outcomes = read_outcomes(tmp_path / "table.parquet", signature)
+    even, odd = read_rows(tmp_path / "table.parquet", signature, outcomes.rows[::2], outcomes.rows[1::2])
+    assert bits(even).tolist() == bits(signature.encode(instances[::2])).tolist()
+    assert bits(odd).tolist() == bits(signature.encode(instances[1::2])).tolist()
+    assert outcomes.target.tolist() == [row["target"] for row in labelled]
 
 
 @pytest.mark.parametrize(
@@ -53,28 +56,38 @@ def test_the_target_of_a_classifier_is_read_as_class_indices(
     if type_ is ColumnType.NUMBER:
         rows[1]["y"] = -0.0
     write(tmp_path / "table.parquet", {"x": ColumnType.NUMBER, "y": type_}, rows)
-    examples = read_examples(tmp_path / "table.parquet", signature)
-    assert examples.target.tolist() == indices
-    assert examples.target.dtype == np.intp
-    assert examples.features[:, 0].tolist() == indices
+    outcomes = read_outcomes(tmp_path / "table.parquet", signature)
+    assert outcomes.target.tolist() == indices
+    assert outcomes.target.dtype == np.intp
+    (matrix,) = read_rows(tmp_path / "table.parquet", signature, outcomes.rows)
+    assert matrix[:, 0].tolist() == indices
 
 
-def test_the_order_is_read_beside_the_features_for_labelled_rows_only(tmp_path: Path) -> None:
+def test_the_order_and_the_groups_are_read_for_labelled_rows_only(tmp_path: Path) -> None:
     feature = Feature(name="x", type=ColumnType.NUMBER, role=Role.NUMERIC, nullable=False)
     signature = Signature(
         features=(feature,), target="y", target_type=ColumnType.NUMBER, task=Task.REGRESSION
     )
     rows = [
-        {"x": 1.0, "y": 1.0, "at": datetime(2013, 1, 1)},
-        {"x": 2.0, "y": math.nan, "at": datetime(2013, 1, 2)},
-        {"x": 3.0, "y": 3.0, "at": datetime(1969, 12, 31, 23, 59, 59, 500_000)},
+        {"x": 1.0, "y": 1.0, "at": datetime(2013, 1, 1), "who": "it's b"},
+        {"x": 2.0, "y": math.nan, "at": datetime(2013, 1, 2), "who": "a"},
+        {"x": 3.0, "y": 3.0, "at": datetime(1969, 12, 31, 23, 59, 59, 500_000), "who": None},
+        {"x": 4.0, "y": 3.0, "at": datetime(1970, 1, 1), "who": "it's b"},
+        {"x": 5.0, "y": 3.0, "at": datetime(1970, 1, 1), "who": None},
     ]
-    columns = {"x": ColumnType.NUMBER, "y": ColumnType.NUMBER, "at": ColumnType.DATETIME}
+    columns = {
+        "x": ColumnType.NUMBER,
+        "y": ColumnType.NUMBER,
+        "at": ColumnType.DATETIME,
+        "who": ColumnType.STRING,
+    }
     write(tmp_path / "table.parquet", columns, rows)
-    examples = read_examples(tmp_path / "table.parquet", signature, order_by="at")
-    assert examples.order is not None
-    assert examples.order.tolist() == [1356998400.0, -0.5]
-    assert examples.features[:, 0].tolist() == [1.0, 3.0]
+    outcomes = read_outcomes(tmp_path / "table.parquet", signature, order_by="at", group_by="who")
+    assert outcomes.order is not None
+    assert outcomes.order.tolist() == [1356998400.0, -0.5, 0.0, 0.0]
+    assert outcomes.groups is not None
+    assert outcomes.groups.tolist() == [1, 0, 1, 0]
+    assert outcomes.rows.tolist() == [0, 2, 3, 4]
 
 
 def test_rows_of_a_large_table_stay_in_line_across_columns(tmp_path: Path) -> None:
@@ -92,9 +105,35 @@ def test_rows_of_a_large_table_stay_in_line_across_columns(tmp_path: Path) -> No
         target_type=ColumnType.INTEGER,
         task=Task.REGRESSION,
     )
-    examples = read_examples(path, signature)
-    assert np.array_equal(examples.features[:, 0], np.arange(300_000))
-    assert np.array_equal(examples.target, np.arange(300_000) % 5)
-    codes = examples.features[:, 1]
+    outcomes = read_outcomes(path, signature, group_by="s")
+    assert np.array_equal(outcomes.target, np.arange(300_000) % 5)
+    assert outcomes.groups is not None
+    assert np.unique(outcomes.groups).size == 300_000
+    (matrix,) = read_rows(path, signature, outcomes.rows)
+    assert np.array_equal(matrix[:, 0], np.arange(300_000))
+    codes = matrix[:, 1]
     assert [categories[int(code)] for code in codes[:1000]] == [str(index) for index in range(1000)]
     assert set(codes[1000:]) == {-1.0}
+
+
+def test_of_a_long_table_only_the_texts_asked_for_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "texts.parquet"
+    write_query(
+        path, "SELECT CASE WHEN i % 7 > 0 THEN 'w' || i % 500 END AS t, i AS y FROM range(20000) t(i)"
+    )
+    tokens = tuple(sorted(f"w{number}" for number in range(500)))
+    signature = Signature(
+        features=(Feature(name="t", type=ColumnType.STRING, role=Role.TEXT, nullable=True, tokens=tokens),),
+        target="y",
+        target_type=ColumnType.INTEGER,
+        task=Task.REGRESSION,
+    )
+    wanted = [np.array([19_998, 3, 7]), np.array([12_345])]
+    tracemalloc.start()
+    some, one = read_rows(path, signature, *wanted)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10 * 2**20, "20,000 rows of 500 counts are 40 MB"
+    assert [tokens[row.argmax()] for row in (some[0], some[1], one[0])] == ["w498", "w3", "w345"]
+    assert np.isnan(some[2]).all()
+    assert np.nansum(some) == 2

@@ -91,6 +91,30 @@ def test_a_column_without_use_is_dropped_with_the_reason(resolve: Resolve, colum
     assert [feature.name for feature in resolved.signature.features] == ["x"]
 
 
+TEXT = "'Parcel ' || i || ' came late and wet.' AS c"
+
+
+@pytest.mark.parametrize("spec", [{}, {"features": ["c"]}, {"features": {"c": {"role": "text"}}}])
+def test_a_column_of_different_strings_of_several_words_is_a_text(resolve: Resolve, spec: Any) -> None:
+    text = feature(resolve(f"{Y} {X} {TEXT}", preparation={"text": {"max_features": 10}}, **spec), "c")
+    # The most frequent words, and of the numbers, each of which is there once, the first in order.
+    assert text.tokens == ("10", "100", "101", "102", "103", "and", "came", "late", "parcel", "wet")
+    assert (text.role, text.nullable, text.width) == (Role.TEXT, False, 10)
+
+
+def test_a_text_is_encoded_as_it_is_asked_for(resolve: Resolve) -> None:
+    pairs = {"features": {"c": {"role": "text", "prepare": {"ngrams": 2, "max_features": 10}}}}
+    assert {"and wet", "came late"} <= set(feature(resolve(f"{Y} {TEXT}", **pairs), "c").tokens or ())
+    hashed = feature(resolve(f"{Y} {TEXT}", preparation={"text": {"vectorize": "hashing"}}), "c")
+    assert (hashed.tokens, hashed.buckets, hashed.width) == (None, 200, 200)
+
+
+def test_a_text_without_words_is_refused(resolve: Resolve) -> None:
+    column = f"{Y} {X} chr(97 + (i % 26)::INT) || ' - ! ' || i % 10 AS c"
+    at, detail = refused(resolve, column, features={"c": {"role": "text"}})
+    assert (at, "no words" in detail) == ("/features/c", True)
+
+
 @pytest.mark.parametrize(
     "column",
     [
@@ -210,6 +234,41 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
          "/validation/time_column", "single value"),
         (f"{Y} DATE '2013-01-01' + i::INT AS a, DATE '2014-01-01' + i::INT AS b",
          {"validation": {"method": "time"}}, "/validation/time_column", "a, b"),
+        (f"{Y} {X}", {"validation": {"method": "grouped"}}, "/validation/group_column", "Name the column"),
+        (f"{Y} {X}", {"validation": {"group_column": "x"}}, "/validation/group_column", "grouped"),
+        (f"{Y} {X}", {"validation": {"method": "grouped", "group_column": "X1"}},
+         "/validation/group_column", "'x'"),
+        (f"{Y} {X}", {"validation": {"method": "grouped", "group_column": "y"}},
+         "/validation/group_column", "is the target"),
+        (f"{Y} {X} NULL::INT AS g", {"validation": {"method": "grouped", "group_column": "g"}},
+         "/validation/group_column", "single value"),
+        (f"{Y} {X}", {"rows": 0}, "/target", "no rows"),
+        (f"{Y} {X}", {"metric": "f1_weighte"}, "/metric", "did you mean 'f1_weighted'"),
+        (f"{Y} {X}", {"metric": "neg_max_error"}, "/metric", "for binary"),
+        (f"{Y} {X}", {"metrics": ["f1", "gini"]}, "/metrics/1", "'gini'"),
+        (f"{Y} {X}", {"search": {"algorithms": ["ridge"]}}, "/search/algorithms/0", "for binary"),
+        (f"{Y} {X}", {"search": {"algorithms": ["random_forest", "trees"]}},
+         "/search/algorithms/1", "'trees'"),
+        (f"{Y} {X}", {"algorithm": "random_forest", "search": {"algorithms": ["random_forest"]}},
+         "/search/algorithms", '"auto"'),
+        (f"{Y} {X}", {"class_weight": [{"class": "yes", "weight": 2}]},
+         "/class_weight/0/class", "False, True"),
+        (f"{Y} {X}", {"class_weight": [{"class": 1, "weight": 2}]}, "/class_weight/0/class", "the integer 1"),
+        (f"{Y} {X}", {"class_weight": [{"class": True, "weight": 2}, {"class": True, "weight": 1}]},
+         "/class_weight/1", "twice"),
+        (f"{Y} {X}", {"class_weight": [{"class": True, "weight": 0}]}, "/class_weight", "more than 0"),
+        (f"{Y} {X}", {"class_weight": "balanced", "algorithm": "k_neighbors"},
+         "/class_weight", "k_neighbors"),
+        (f"{Y} {X}", {"class_weight": "balanced", "search": {"algorithms": ["k_neighbors"]}},
+         "/class_weight", "k_neighbors"),
+        (f"{X} sin(i) AS y", {"class_weight": "balanced"}, "/class_weight", "regression"),
+        (f"{X} sin(i) AS y", {"calibration": "sigmoid"}, "/calibration", "regression"),
+        (f"{X} sin(i) AS y", {"costs": [{"actual": 1, "predicted": 0, "cost": 1}]}, "/costs", "regression"),
+        (f"{Y} {X}", {"costs": [{"actual": "no", "predicted": True, "cost": 1}]},
+         "/costs/0/actual", "False, True"),
+        (f"{Y} {X}", {"costs": [{"actual": True, "predicted": "no", "cost": 1}]},
+         "/costs/0/predicted", "string \"no\""),
+        (f"{Y} {X}", {"costs": 2 * [{"actual": True, "predicted": False, "cost": 1}]}, "/costs/1", "twice"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_with_a_pointer_and_a_way_out(
@@ -258,6 +317,24 @@ def test_rows_without_a_target_are_counted_and_noted(resolve: Resolve) -> None:
 def test_the_only_date_column_orders_the_rows_by_default(resolve: Resolve) -> None:
     resolved = resolve(f"{Y} {X} DATE '2013-01-01' + i::INT AS day", validation={"method": "time"})
     assert resolved.time_column == "day"
+
+
+def test_time_is_suggested_where_rows_with_a_date_are_split_by_default(resolve: Resolve) -> None:
+    dated = f"{Y} {X} DATE '2013-01-01' + i::INT AS day"
+    (note,) = resolve(dated).notes
+    assert "day could order them" in note
+    assert '"time"' in note
+    assert resolve(dated, validation={"method": "random"}).notes == ()
+    assert resolve(f"{Y} {X}").notes == ()
+
+
+def test_a_whole_number_names_the_class_of_a_number_target(resolve: Resolve) -> None:
+    resolve(f"{X} (i % 2) * 1.0 AS y", task="binary", class_weight=[{"class": 1, "weight": 2}])
+
+
+def test_further_metrics_are_each_named_once(resolve: Resolve) -> None:
+    resolved = resolve(f"{Y} {X}", metric="f1", metrics=["f1", "jaccard", "jaccard"])
+    assert (resolved.metric, resolved.metrics) == ("f1", ("jaccard",))
 
 
 def test_the_target_is_neither_a_feature_nor_ignored(resolve: Resolve) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from sqlalchemy import select
 
+from app.db import Database
+from app.registry.models import ModelVersion
 from tests.client import Client
-from tests.processes import Serve
+from tests.processes import Serve, fits
+from tests.training.streams import stream
 
 RUNS = "/v1/training-runs"
 LONG = {"algorithm": "hist_gradient_boosting", "params": {"max_iter": 5000}}
@@ -114,6 +118,8 @@ def test_the_same_data_spec_and_seed_give_the_same_model(shared: Client, delays:
     assert run["model_version"] == 1
     first = shared.get(f"/v1/models/{delays}/versions/1").json()
     again = shared.get("/v1/models/delays-again/versions/1").json()
+    for version in (first, again):
+        del version["evaluation"]["as_served"]["row_microseconds"]  # the one thing that is measured
     for fact in ("metrics", "artifact_digest", "evaluation", "reference", "signature", "params"):
         assert again[fact] == first[fact], fact
     rows = [first["example"], first["example"] | {"carrier": None, "wind": None}]
@@ -128,7 +134,20 @@ def test_the_same_data_spec_and_seed_give_the_same_model(shared: Client, delays:
 @on_one_server
 def test_a_multiclass_run_chooses_its_algorithm_and_says_why(shared: Client, flowers: dict[str, Any]) -> None:
     run = shared.train(
-        "species", "flowers", target="species", features=["length", "width"], validation={"folds": 2}
+        "species",
+        "flowers",
+        target="species",
+        features=["length", "width"],
+        validation={"folds": 2},
+        search={
+            "trials": 2,
+            "algorithms": [
+                "logistic_regression",
+                "random_forest",
+                "hist_gradient_boosting",
+                "k_neighbors",
+            ],
+        },
     )
     version = shared.get(f"/v1/models/species/versions/{run['model_version']}").json()
     assert version["task"] == "multiclass"
@@ -198,6 +217,12 @@ def test_a_regression_run_predicts_numbers(shared: Client, flowers: dict[str, An
         ({"model": "a/b"}, "invalid_input", "/model", "letters"),
         ({"dataset_version": 0}, "invalid_input", "/dataset_version", "1"),
         ({"tarrget": "late"}, "invalid_input", "/tarrget", "no such field"),
+        ({"priority": 101}, "invalid_input", "/priority", "100"),
+        ({"priority": True}, "invalid_input", "/priority", "integer"),
+        ({"tags": {"team": 1}}, "invalid_input", "/tags/team", "string"),
+        ({"limits": {"seconds": 1e9}}, "limit_too_high", "/limits/seconds", "14400"),
+        ({"limits": {"memory_bytes": 2**50}}, "limit_too_high", "/limits/memory_bytes", "8589934592"),
+        ({"limits": {"memory_bytes": 0}}, "invalid_input", "/limits/memory_bytes", "0"),
     ],
 )  # fmt: skip
 def test_a_spec_that_cannot_be_is_refused_with_its_place(
@@ -274,21 +299,8 @@ def test_a_fit_that_cannot_succeed_says_why(shared: Client) -> None:
 
 
 def follow(client: Client, run: int) -> Iterator[dict[str, Any]]:
-    """What the stream of server-sent events tells of a run."""
-    with client.stream("GET", f"{RUNS}/{run}/events") as stream:
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        for line in stream.iter_lines():
-            name, _, value = line.partition(": ")
-            if name == "event":
-                assert value == "run"
-            elif name == "data":
-                yield json.loads(value)
-
-
-def fits() -> list[psutil.Process]:
-    """The child processes that are fitting: the worker runs in this process."""
-    children = psutil.Process().children()
-    return [child for child in children if "app.training.child" in child.cmdline()]
+    """What the stream of server-sent events tells of a run's status."""
+    return (told["data"] for told in stream(client, run) if told["event"] == "run")
 
 
 def test_a_running_run_is_followed_and_cancelled_with_its_process(shared: Client, flights: str) -> None:
@@ -297,13 +309,13 @@ def test_a_running_run_is_followed_and_cancelled_with_its_process(shared: Client
     run = asked.json()
     assert asked.headers["location"] == f"{RUNS}/{run['id']}"
     assert (run["status"], run["progress"]["fraction"], run["model_version"]) == ("queued", 0, None)
-    waiting = shared.post(RUNS, json=body(model="long", **LONG)).json()["id"]
+    waiting = shared.post(RUNS, json=body(model="long", seed=1, **LONG)).json()["id"]
     told = []
     for info in follow(shared, run["id"]):
         told.append(info)
         if info["progress"]["step"].startswith("fitting"):
             break
-    (child,) = fits()
+    (child,) = fits(psutil.Process())  # the worker runs in this process
     shared.post(f"{RUNS}/{waiting}:cancel")
     assert shared.get(f"{RUNS}/{waiting}").json()["status"] == "cancelled"
     assert shared.post(f"{RUNS}/{run['id']}:cancel").status_code == 202
@@ -338,30 +350,92 @@ def test_an_open_stream_does_not_hold_up_a_server_that_stops(tmp_path: Path) -> 
         assert list(told) == []
 
 
-# ── The catalogue ────────────────────────────────────────────────────────────────────────────────
+# ── Identical requests ───────────────────────────────────────────────────────────────────────────
 
 
-@on_one_server
-def test_the_catalogue_tells_each_algorithms_tasks_and_parameters(shared: Client) -> None:
-    items = {entry["id"]: entry for entry in shared.get("/v1/algorithms").json()["items"]}
-    assert set(items) == {
-        "logistic_regression",
-        "ridge",
-        "linear_regression",
-        "elastic_net",
-        "linear_svm",
-        "decision_tree",
-        "random_forest",
-        "extra_trees",
-        "gradient_boosting",
-        "hist_gradient_boosting",
-        "k_neighbors",
-        "dummy",
-    }
-    assert {name for name, entry in items.items() if entry["served"] == "native"} == {"k_neighbors"}
-    assert items["ridge"]["tasks"] == ["regression"]
-    rate = items["hist_gradient_boosting"]["parameters"]["properties"]["learning_rate"]
-    assert (rate["minimum"], rate["maximum"], rate["default"]) == (0.001, 1.0, 0.1)
+def test_an_identical_request_is_answered_with_the_run_that_was_made_unless_it_is_forced(
+    start: Callable[..., Client],
+) -> None:
+    client = start()
+    rows = Client.rows(rows=60, seed=1)
+    client.add_dataset("flights", Client.as_csv(rows))
+    asked = body(algorithm="dummy", features=["wind"])
+    first = client.post(RUNS, json=asked)
+    waiting = client.post(RUNS, json=asked | {"tags": {"team": "ops"}, "priority": 3})
+    assert (first.status_code, waiting.status_code) == (202, 202)
+    assert waiting.json() == first.json()
+    assert waiting.headers["location"] == first.headers["location"]
+    forced = client.post(RUNS, json=asked | {"force": True})
+    others = [
+        client.post(RUNS, json=asked | changes)
+        for changes in ({"seed": 1}, {"model": "other"}, {"features": ["wind", "distance"]})
+    ]
+    assert runs_of(client) == [answer.json()["id"] for answer in (*others[::-1], forced, first)]
+    for answer in (*others, forced):
+        client.post(f"{answer.headers['location']}:cancel")
+    assert client.post(RUNS, json=asked | {"seed": 1}).json()["id"] not in runs_of(client)[1:]
+
+
+def test_an_identical_request_for_a_version_that_stands_is_answered_with_it(
+    start: Callable[..., Client],
+) -> None:
+    client = start(worker=True)
+    rows = Client.rows(rows=60, seed=1)
+    client.add_dataset("flights", Client.as_csv(rows))
+    run = client.train("m", "flights", algorithm="dummy")
+    # The same content, from a file of another format.
+    ndjson = "\n".join(json.dumps(row) for row in rows).encode()
+    client.add_dataset("again", ndjson, "application/x-ndjson")
+    for dataset in ("flights", "again"):
+        found = client.post(RUNS, json=body(model="m", dataset=dataset, algorithm="dummy"))
+        assert (found.status_code, found.json()) == (200, run)
+        assert found.headers["location"] == f"{RUNS}/{run['id']}"
+    forced = client.post(RUNS, json=body(model="m", algorithm="dummy", force=True))
+    assert forced.status_code == 202
+    client.post(f"{forced.headers['location']}:cancel")
+    database = Database(client.settings.sqlalchemy_url)
+    with database.session_scope() as session:  # as if it had been fitted before an upgrade
+        for version in session.scalars(select(ModelVersion)):
+            version.environment = version.environment | {"scikit-learn": "1.8.0"}
+    database.dispose()
+    assert client.post(RUNS, json=body(model="m", algorithm="dummy")).status_code == 202
+
+
+def test_identical_requests_at_once_make_one_run(shared: Client, delays: str) -> None:
+    asked = body(model=delays, algorithm="dummy", features=["wind"], priority=-100)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: shared.post(RUNS, json=asked), range(6)))
+    assert {answer.status_code for answer in answers} <= {200, 202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+# ── The queue ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_waiting_run_tells_its_place_and_may_be_moved(keyed: tuple[Client, dict[str, Any]]) -> None:
+    client, asked = keyed
+    asked |= {"tags": {"team": "ops", "draft": "yes"}, "limits": {"seconds": 60}}
+    first, second = (client.post(RUNS, json=asked | {"seed": seed}).json() for seed in (0, 1))
+    assert (first["queue_position"], second["queue_position"]) == (1, 2)
+    assert (second["priority"], second["limits"]) == (0, {"seconds": 60, "memory_bytes": None})
+    moved = client.patch(f"{RUNS}/{second['id']}", json={"priority": 5, "tags": {"draft": None, "x": "1"}})
+    assert moved.status_code == 200, moved.text
+    assert (moved.json()["queue_position"], moved.json()["tags"]) == (1, {"team": "ops", "x": "1"})
+    listed = client.get(RUNS).json()["items"]
+    assert [(run["id"], run["queue_position"]) for run in listed] == [(second["id"], 1), (first["id"], 2)]
+    client.post(f"{RUNS}/{second['id']}:cancel")
+    assert client.get(f"{RUNS}/{second['id']}").json()["queue_position"] is None
+    assert client.get(f"{RUNS}/{first['id']}").json()["queue_position"] == 1
+    late = client.patch(f"{RUNS}/{second['id']}", json={"priority": 5})
+    assert code_of(late, 409) == "training_run_not_queued"
+    tagged = client.patch(f"{RUNS}/{second['id']}", json={"tags": {"note": "late"}})
+    assert tagged.json()["tags"] == {"team": "ops", "x": "1", "note": "late"}
+    crowded = client.patch(f"{RUNS}/{first['id']}", json={"tags": {f"t{number}": "" for number in range(49)}})
+    assert code_of(crowded, 422) == "too_many_tags"
+    limited = client.as_role("scientist", models="other-*")
+    assert code_of(limited.patch(f"{RUNS}/{first['id']}", json={}), 403) == "model_not_allowed"
+    changes = client.get("/v1/events", params={"action": "training_run.changed"}).json()["items"]
+    assert [event["subject"] for event in changes] == [f"training-runs/{second['id']}"] * 2
 
 
 # ── Idempotency ──────────────────────────────────────────────────────────────────────────────────
@@ -372,7 +446,7 @@ def keyed(start: Callable[..., Client]) -> tuple[Client, dict[str, Any]]:
     """A server without a worker, and what to ask of it."""
     client = start()
     client.add_dataset("flights", Client.table(rows=30, seed=1))
-    return client, body(model="keyed")
+    return client, body(model="keyed", force=True)
 
 
 def runs_of(client: Client) -> list[int]:
@@ -424,3 +498,11 @@ def test_simultaneous_requests_with_one_key_make_one_run(shared: Client, flights
     runs = shared.get(RUNS, params={"model": "at-once"}).json()["items"]
     assert {run["id"] for run in runs} == made
     shared.post(f"{RUNS}/{made.pop()}:cancel")
+
+
+@on_one_server
+def test_a_run_shows_its_spec_in_the_words_of_the_request(shared: Client) -> None:
+    weights = [{"class": True, "weight": 2.0}]
+    run = shared.post(RUNS, json=body(model="weighed", class_weight=weights)).json()
+    shared.post(f"{RUNS}/{run['id']}:cancel")
+    assert run["spec"]["class_weight"] == weights

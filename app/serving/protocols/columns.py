@@ -100,25 +100,25 @@ class Column(NamedTuple):
 def encode_columns(
     signature: Signature, columns: Mapping[str, Column], rows: int, *, first: int = 0
 ) -> Floats:
-    """The matrix, of shape (rows, features), that ``Signature.encode`` makes of the same values row by row.
+    """The matrix, of shape (rows, width), that ``Signature.encode`` makes of the same values row by row.
 
     Raises InvalidInput as that does, with pointers such as ``/columns/distance/17``; ``first`` is the number
     of the first row.
     """
-    matrix = np.empty((rows, len(signature.features)))
+    matrix = np.empty((rows, signature.width))
     errors = []
     if unknown := columns.keys() - signature.known_columns:
         names = ", ".join(feature.name for feature in signature.features)
         told = f"the model has no such column; its columns are {names}"
         errors = [InputError(pointer("columns", name), told) for name in columns if name in unknown]
-    for position, feature in enumerate(signature.features):
+    for place, feature in zip(signature.places, signature.features, strict=True):
         if (column := columns.get(feature.name)) is not None:
-            matrix[:, position], faults = _encode_column(feature, column)
+            matrix[:, place], faults = _encode_column(feature, column)
             errors += [
                 InputError(pointer("columns", feature.name, first + row), detail) for row, detail in faults
             ]
         elif feature.nullable:
-            matrix[:, position] = np.nan
+            matrix[:, place] = np.nan
         else:
             told = f"the column is missing; it must be {type_names[feature.type]}"
             errors.append(InputError(pointer("columns", feature.name), told))
@@ -161,6 +161,9 @@ def _encode_column(feature: Feature, column: Column) -> tuple[Floats, list[tuple
 def _encode_quickly(feature: Feature, values: Values) -> tuple[Floats, Flags]:
     """The cells as far as arithmetic tells them, and where ``feature.encode`` must look at the value."""
     kind, array = values.kind, values.array
+    if feature.role is Role.TEXT:
+        unsettled = values.valid if feature.nullable else np.ones(len(values), np.bool_)
+        return np.full((len(values), feature.width), np.nan), unsettled
     match feature.type:
         case ColumnType.INTEGER | ColumnType.NUMBER if kind in (Kind.INTEGER, Kind.FLOAT):
             cells = array.astype(np.float64)

@@ -38,6 +38,8 @@ SIGNATURE = Signature(
         feature("gate", "integer", Role.CATEGORICAL, categories=(-1, 0, 7, 2**62)),
         feature("open", "boolean", Role.BOOLEAN),
         feature("late", "boolean", Role.CATEGORICAL, categories=(False, True)),
+        feature("said", "string", Role.TEXT, tokens=("aa", "aa aa"), ngrams=2),
+        feature("told", "string", Role.TEXT, buckets=3),
         feature("day", "date", Role.DATETIME),
         feature("at", "datetime", Role.DATETIME),
     ),
@@ -117,6 +119,8 @@ KINDS: dict[str, list[Kind]] = {
     "late": BOOLEAN,
     "day": DATE + TIME + ISO,
     "at": TIME + DATE + ISO,
+    "said": TEXT,
+    "told": TEXT + INTEGER,
     "note": TEXT + INTEGER,
 }
 
