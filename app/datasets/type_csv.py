@@ -97,11 +97,12 @@ def _mixed(name: str, facts: ColumnFacts) -> InvalidInput:
 
 def _not_as_asked(name: str, type_: ColumnType, facts: ColumnFacts) -> InvalidInput:
     first = facts.first_misfits[0]
+    more = facts.misfits - 1
+    others = f", nor are {more:,} more of the column's {facts.values:,} values" if more else ""
     detail = (
         f"Row {first.row}, column {name!r}: {first.text!r} is not of the type {type_} that the recipe asks "
-        f"for ({WRITTEN_AS[type_]}), nor are {facts.misfits - 1:,} more of the column's {facts.values:,} "
-        "values. Mend them, name texts that mean null in the recipe's nulls, or take the column out of its "
-        "types."
+        f"for ({WRITTEN_AS[type_]}){others}. Mend the data, name texts that mean null in the recipe's nulls, "
+        "or take the column out of its types."
     )
     return InvalidInput("value_out_of_type", detail, errors=_misfits(name, facts, f"of the type {type_}"))
 

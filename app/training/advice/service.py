@@ -63,7 +63,6 @@ def give_advice(
         # What is opened last is closed first: the child is dead when its reader is waited for.
         opened.callback(Progress(child, 0.0, lambda _: None).join)
         opened.callback(kill_group, child)
-        # Meanwhile the child loads its libraries.
         profile = DataProfile.model_validate_json(read_profile(database, store, scratch, data))
         told = add_target(store, data, profile, spec.target)
         parts = opened.enter_context(store.open_files(data.parts))
