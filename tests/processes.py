@@ -70,7 +70,11 @@ def worker_process(client: Client, *arguments: str, lease_seconds: float = 600) 
 
 def trainers(worker: psutil.Process) -> list[psutil.Process]:
     """The worker's child processes for fits: those that fit, and one that stands ready."""
-    return [child for child in worker.children() if "app.training.child" in child.cmdline()]
+    return [
+        child
+        for child in worker.children()
+        if child.status() != psutil.STATUS_ZOMBIE and "app.training.child" in child.cmdline()
+    ]
 
 
 def fits(worker: psutil.Process) -> list[psutil.Process]:

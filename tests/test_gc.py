@@ -73,8 +73,14 @@ WITHOUT_OBJECTS = {
     "model_versions.reference",
     "model_versions.signature",
     "model_versions.spec",
+    "receipt_keys.jwk",
     "training_runs.error",
+    "training_runs.limits",
     "training_runs.spec",
+    "training_runs.tags",
+    "training_runs.warm_start",
+    "trials.configuration",
+    "trials.scores",
 }
 """The columns of JSON that keep no object from being removed."""
 

@@ -330,7 +330,7 @@ def test_a_waiting_run_is_cancelled_at_once(runs: Queue) -> None:
     assert runs.row(cancelled).finished_at == START
     assert runs.events(cancelled) == ["created", "cancel_requested", "cancelled"]
     assert runs.claim(worker("w")) == other
-    with pytest.raises(Conflict, match="has cancelled"):
+    with pytest.raises(Conflict, match=r"has ended \(cancelled\)"):
         runs.cancel(cancelled)
 
 

@@ -24,6 +24,7 @@ UNCHANGING = {
     "POST /v1/predictions/{prediction}:replay",
     "POST /v1/datasets/{dataset}/contract:infer",
     "POST /v1/datasets/{dataset}/versions/{version}:check",
+    "POST /v1/datasets/{dataset}/versions/{version}:advise",
     "POST /v1/training-runs:search",
     "POST /v1/model-versions:search",
     "POST /invocations",

@@ -174,6 +174,7 @@ def test_a_fit_begins_in_a_process_that_stands_ready_and_another_one_follows_it(
         run = ask(client, LONG | {"seed": number})
         wait_until(lambda: fits(psutil.Process()))
         assert fits(psutil.Process()) == [ready]
+        wait_until(lambda: len(trainers(psutil.Process())) == 2)  # the next one loads beside the fit
         client.post(f"{RUNS}/{run}:cancel")
         client.wait_for_run(run)
         assert not ready.is_running()

@@ -151,7 +151,7 @@ class LearningAdvice(BaseModel):
     )
 
 
-class Cost(BaseModel):
+class ExpectedCost(BaseModel):
     """An estimate from small fits; the one part of the answer that differs from time to time."""
 
     seconds: float
@@ -166,7 +166,7 @@ class Candidate(BaseModel):
     value: float | None = Field(description="The mean of the metric over folds, learning from `rows`.")
     interval: list[float | None]
     rows: int
-    cost: Cost | None
+    cost: ExpectedCost | None
 
 
 class ValidationAdvice(BaseModel):
@@ -200,7 +200,7 @@ class Advice(BaseModel):
     )
     validation: ValidationAdvice
     algorithms: list[Candidate] = Field(description="The best first, the baseline last.")
-    cost: Cost | None = Field(description="Of the suggested run.")
+    cost: ExpectedCost | None = Field(description="Of the suggested run.")
     spec: dict[str, Any] = Field(description="A body for `POST /v1/training-runs`.")
     reasons: list[str] = Field(description="Of what the spec says.")
     notes: list[str]

@@ -55,7 +55,7 @@ class _Cursor(NamedTuple):
 
 def _digest(query: Query) -> str:
     """What tells the pages of one query from those of another."""
-    text = query.model_dump_json(include={"where", "sort"})
+    text = query.model_dump_json(include={"where", "sort"}, warnings=False)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

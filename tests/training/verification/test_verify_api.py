@@ -19,14 +19,10 @@ from sqlalchemy import update
 from app.registry.models import ModelVersion
 from tests.client import ADMIN_KEY, Client
 from tests.conftest import Start
+from tests.training.test_runs_api import on_one_server
 from tests.versions import opened, register, train_here
 
 QUICK: dict[str, Any] = {"evaluation": {"seeds": 0}, "validation": {"folds": 2}}
-
-on_one_server = pytest.mark.parametrize(
-    "shared", [pytest.param("laptop", marks=pytest.mark.xdist_group("laptop"))], indirect=True
-)
-"""For what no database and no store can change."""
 
 
 def verify(client: Client, model: str, version: int = 1, **body: Any) -> dict[str, Any]:
