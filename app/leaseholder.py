@@ -197,8 +197,9 @@ class Leaseholder(ABC, Generic[Work]):
         return Verdict("failed", {"code": f"{self.name}_died", "detail": detail})
 
     def _prepare_child(self) -> None:
-        if self.kept_ready is not None and not self._stopping.is_set():
-            self._spare = self._spare or start_child(self.kept_ready)
+        if self.kept_ready is None or not self._settings.worker_spare or self._stopping.is_set():
+            return
+        self._spare = self._spare or start_child(self.kept_ready)
 
     def _take_child(self, module: str) -> subprocess.Popen[str]:
         if module == self.kept_ready and self._spare is not None and self._spare.poll() is None:

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     worker_runs: int = Field(
         1, ge=1, description="How many training runs one worker process carries out at a time."
     )
+    worker_spare: bool = Field(
+        True,
+        description="Whether a worker keeps a process ready that has loaded all that a training run needs: "
+        "the next run starts at once, for 160 MB of memory.",
+    )
     runs_per_model: int = Field(
         2, ge=1, description="How many training runs of one model run at a time, on all workers together."
     )

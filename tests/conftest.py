@@ -29,6 +29,10 @@ from tests.versions import register, train_here
 # A developer's own settings and credentials stay out of the tests.
 for name in [name for name in os.environ if name.startswith(("ROUNDHOUSE_", "AWS_"))]:
     del os.environ[name]
+# Many processes start here: bytecode that is not kept would be made again by each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Nobody waits for these runs to start: a process that stands ready would take more time than it saves.
+os.environ["ROUNDHOUSE_WORKER_SPARE"] = "false"
 
 
 class ByServer(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist is not typed
@@ -135,14 +139,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
-@pytest.fixture(
-    scope="session",
-    params=["laptop", "production"],
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shared" in metafunc.fixturenames:
+        one = metafunc.definition.get_closest_marker("one_server")
+        servers = ["laptop"] if one else ["laptop", "production"]
+        metafunc.parametrize("shared", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """One server with a worker, for tests that make objects of their own and leave the others' alone.
 
-    Once over SQLite and a folder, once over PostgreSQL and S3.
+    Once over SQLite and a folder, once over PostgreSQL and S3, and only the first for tests that are marked
+    ``one_server``.
     """
     changes: dict[str, Any] = {}
     if request.param == "production":

@@ -28,11 +28,9 @@ def free_port() -> int:
 
 def environment_of(home: Path, **settings: str) -> dict[str, str]:
     """``settings`` are ``ROUNDHOUSE_*`` variables without the prefix, and others as they are."""
-    # Many processes start here: bytecode that is not kept would be made again by each of them.
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     temporary = home / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    return own | {"ROUNDHOUSE_HOME": str(home / "home"), "TMPDIR": str(temporary)} | settings
+    return os.environ | {"ROUNDHOUSE_HOME": str(home / "home"), "TMPDIR": str(temporary)} | settings
 
 
 def run(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -53,9 +51,9 @@ def connect(url: str) -> Client:
 
 
 @contextmanager
-def worker_process(client: Client, *arguments: str, lease_seconds: float = 600) -> Iterator[psutil.Popen]:
+def worker_process(client: Client, *arguments: str, **settings: object) -> Iterator[psutil.Popen]:
     """``python -m app.worker`` for the client's server."""
-    settings = {"home": client.settings.home, "lease_seconds": lease_seconds}
+    settings = {"home": client.settings.home, "lease_seconds": 600} | settings
     environment = os.environ | {f"ROUNDHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", WORKER, *arguments]
     with psutil.Popen(

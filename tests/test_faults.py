@@ -22,12 +22,7 @@ SEED = 20
 LEASE_SECONDS = 2
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("laptop", marks=pytest.mark.xdist_group("laptop")),
-        pytest.param("production", marks=pytest.mark.xdist_group("production")),
-    ]
-)
+@pytest.fixture(params=["laptop", "production"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Of SQLite and a folder, and of PostgreSQL and S3."""
     settings = {

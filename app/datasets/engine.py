@@ -41,28 +41,73 @@ def connect(spill: Path | None) -> Iterator[DuckDBPyConnection]:
     """
     import duckdb  # a process that reads no table does without its memory
 
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": MEMORY_LIMIT,
-        "threads": min(MAX_THREADS, os.cpu_count() or 1),
-        "temp_directory": str(spill or ""),
-        "preserve_insertion_order": True,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "python_enable_replacements": False,
-    }
-    with duckdb.connect(config=config) as connection:
-        # DuckDB 2.0 pushes TRY_CAST into the CSV reader as CAST, with formats of dates that the reader
-        # guesses; and it believes a Parquet file's statistics, which leave out NaN: isnan() is always false.
-        connection.execute("SET disabled_optimizers = 'type_pushdown,statistics_propagation'")
-        connection.execute("SET TimeZone = 'UTC'")  # not in config: the setting comes with the ICU extension
-        try:
+    instance = _take_instance()
+    try:
+        with instance.cursor() as connection:
+            # What the last use of the instance may have set, all that `SET` sets anywhere in the application.
+            settings = {
+                "memory_limit": MEMORY_LIMIT,
+                "threads": min(MAX_THREADS, os.cpu_count() or 1),
+                "temp_directory": spill or "",
+                "arrow_large_buffer_size": False,
+                "parquet_metadata_cache": False,
+                "TimeZone": "UTC",
+            }
+            sets = (f"SET {name} = {literal(str(value))}" for name, value in settings.items())
+            connection.execute("; ".join([*sets, "ATTACH ':memory:' AS work", "USE work"]))
             yield connection
-        except duckdb.OutOfMemoryException as error:
-            raise TableTooLarge(
-                "table_too_large",
-                "The table needs more memory than work on one may take. Shorten its longest texts, or split "
-                "it into versions of fewer rows or columns.",
-            ) from error
+        instance.execute("DETACH work")
+    except duckdb.OutOfMemoryException as error:
+        instance.close()
+        raise TableTooLarge(
+            "table_too_large",
+            "The table needs more memory than work on one may take. Shorten its longest texts, or split "
+            "it into versions of fewer rows or columns.",
+        ) from error
+    except BaseException:
+        instance.close()
+        raise
+    _keep_instance(instance)
+
+
+_idle: list[DuckDBPyConnection] = []
+"""Instances between two uses: to make one takes longer than most of what is asked of it."""
+MAX_IDLE, MAX_IDLE_BYTES = 2, 2**24
+
+
+def _take_instance() -> DuckDBPyConnection:
+    import duckdb
+
+    try:
+        return _idle.pop()
+    except IndexError:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "preserve_insertion_order": True,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            # DuckDB 2.0 pushes TRY_CAST into the CSV reader as CAST, with formats of dates that the reader
+            # guesses; and it believes a Parquet file's statistics, which leave out NaN: isnan() is always
+            # false.
+            "disabled_optimizers": "type_pushdown,statistics_propagation",
+        }
+        return duckdb.connect(config=config)
+
+
+def _keep_instance(instance: DuckDBPyConnection) -> None:
+    """Keep it for the next use, unless it holds on to memory or to the folder where it has spilled."""
+    import duckdb
+
+    held = instance.execute("SELECT sum(memory_usage_bytes)::BIGINT FROM duckdb_memory()").fetchall()
+    try:
+        instance.execute("SET temp_directory = ''")
+        spilled = False
+    except duckdb.NotImplementedException:  # its folder cannot be changed any more
+        spilled = True
+    if spilled or held > [(MAX_IDLE_BYTES,)] or len(_idle) >= MAX_IDLE:
+        instance.close()
+    else:
+        _idle.append(instance)
 
 
 def fit_to_rows(connection: DuckDBPyConnection, row_bytes: int) -> int:

@@ -22,6 +22,8 @@ from tests.client import Client
 from tests.datasets.test_datasets_api import code_of, events_at
 from tests.versions import opened
 
+pytestmark = pytest.mark.one_server
+
 Rule = dict[str, Any]
 
 

@@ -8,6 +8,8 @@ import pytest
 from tests.client import Client
 from tests.datasets.test_datasets_api import code_of
 
+pytestmark = pytest.mark.one_server
+
 OLD = b"""id,name,price,day
 1,a,1.5,2026-01-01
 2,b,2.5,2026-01-02

@@ -11,6 +11,8 @@ from tests.client import Client
 from tests.datasets.test_datasets_api import code_of
 from tests.versions import register, train_here
 
+pytestmark = pytest.mark.one_server
+
 RULES: list[dict[str, Any]] = [
     {"rule": "range", "column": "distance", "min": 0, "max": 3000},
     {"rule": "allowed", "column": "carrier", "values": ["AA", "B6", "UA"], "severity": "warn"},

@@ -24,6 +24,8 @@ from tests.conftest import Start
 from tests.processes import Serve
 from tests.versions import register, train_here
 
+pytestmark = pytest.mark.one_server
+
 ROW: dict[str, Any] = {
     "scheduled": "2013-05-31T14:15:00Z",
     "carrier": "B6",

@@ -13,6 +13,8 @@ from app.training.algorithms.catalogue import ALGORITHMS
 from tests.client import Client
 from tests.versions import journal_of, register, train_here
 
+pytestmark = pytest.mark.one_server
+
 ROW: dict[str, Any] = {
     "scheduled": "2013-05-31T14:15:00Z",
     "carrier": "B6",

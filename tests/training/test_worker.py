@@ -167,21 +167,22 @@ def test_a_run_ends_at_limits_of_its_own(serve: Callable[..., Client]) -> None:
 def test_a_fit_begins_in_a_process_that_stands_ready_and_another_one_follows_it(
     serve: Callable[..., Client],
 ) -> None:
-    client = serve(worker=True)
-    for number in range(2):
-        wait_until(lambda: len(trainers(psutil.Process())) == 1)
-        (ready,) = trainers(psutil.Process())
-        run = ask(client, LONG | {"seed": number})
-        wait_until(lambda: fits(psutil.Process()))
-        assert fits(psutil.Process()) == [ready]
-        wait_until(lambda: len(trainers(psutil.Process())) == 2)  # the next one loads beside the fit
-        client.post(f"{RUNS}/{run}:cancel")
-        client.wait_for_run(run)
-        assert not ready.is_running()
+    client = serve()
+    with worker_process(client, worker_spare=True) as worker:
+        for number in range(2):
+            wait_until(lambda: len(trainers(worker)) == 1)
+            (ready,) = trainers(worker)
+            run = ask(client, LONG | {"seed": number})
+            wait_until(lambda: fits(worker))
+            assert fits(worker) == [ready]
+            wait_until(lambda: len(trainers(worker)) == 2)  # the next one loads beside the fit
+            client.post(f"{RUNS}/{run}:cancel")
+            client.wait_for_run(run)
+            assert not ready.is_running()
 
 
 def test_a_ready_process_that_died_is_not_missed(serve: Callable[..., Client]) -> None:
-    client = serve(worker=True)
+    client = serve(worker=True, worker_spare=True)
     wait_until(lambda: trainers(psutil.Process()))
     for ready in trainers(psutil.Process()):
         ready.kill()

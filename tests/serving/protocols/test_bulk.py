@@ -17,6 +17,8 @@ from tests.client import Client, wait_until
 from tests.conftest import Start
 from tests.versions import register, train_here
 
+pytestmark = pytest.mark.one_server
+
 ARROW, CSV, NDJSON = "application/vnd.apache.arrow.stream", "text/csv", "application/x-ndjson"
 NAMES = ["scheduled", "carrier", "distance", "wind", "international"]
 ROWS = [{name: row[name] for name in NAMES} for row in Client.rows(rows=30, seed=3)] + [

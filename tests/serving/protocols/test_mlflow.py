@@ -17,6 +17,8 @@ from tests.clients.environments import run_client
 from tests.conftest import Start
 from tests.versions import register, train_here
 
+pytestmark = pytest.mark.one_server
+
 
 def signature(**types: str) -> Signature:
     return Signature(

@@ -15,6 +15,8 @@ from tests.conftest import Start
 from tests.serving.protocols.flights import COLUMNS, flight_rows
 from tests.versions import journal_of, register, train_here
 
+pytestmark = pytest.mark.one_server
+
 ROWS = flight_rows(rows=100, seed=5)
 
 

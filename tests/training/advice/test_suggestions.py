@@ -21,7 +21,6 @@ from app.training.spec import TrainingSpec
 from tests.client import Client
 from tests.conftest import Start
 from tests.training.report.subjects import START, make_subject
-from tests.training.test_runs_api import on_one_server
 from tests.versions import register, train_here
 
 Matrix = NDArray[np.float64]
@@ -274,7 +273,7 @@ def test_what_the_spec_does_already_is_not_suggested(tmp_path: Path) -> None:
     assert "calibrate" not in [one.kind for one in suggest(calibrated, build_report(subject, []))]
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_suggestions_of_a_version_can_be_posted(shared: Client, delays: str) -> None:
     answer = shared.get(f"/v1/models/{delays}/versions/2/suggestions")
     assert answer.status_code == httpx.codes.OK, answer.text
@@ -288,7 +287,7 @@ def test_suggestions_of_a_version_can_be_posted(shared: Client, delays: str) -> 
                 shared.post(f"{run.headers['location']}:cancel")
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_version_without_evidence_says_why_nothing_is_suggested(shared: Client, flights: str) -> None:
     trained = train_here(shared, flights, algorithm="dummy")
     register(shared, "blank", trained, trained | {"report_digest": None})

@@ -12,7 +12,6 @@ from app.training.comparison import service as comparison_service
 from app.training.evaluation import evaluate
 from app.training.slots import Slots
 from tests.client import Client
-from tests.training.test_runs_api import on_one_server
 from tests.versions import opened, register, train_here
 
 
@@ -94,7 +93,7 @@ def test_versions_of_one_data_version_are_compared_on_the_rows_that_both_held_ou
     assert 0 <= pair["tests"]["accuracy"]["p_value"] <= 1
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_it_tells_who_is_better_and_what_sets_the_versions_apart(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -117,7 +116,7 @@ def test_it_tells_who_is_better_and_what_sets_the_versions_apart(
         assert one["served"]["row_microseconds"] > 0
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_each_version_is_compared_with_the_first_and_the_tests_allow_for_it(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -128,7 +127,7 @@ def test_each_version_is_compared_with_the_first_and_the_tests_allow_for_it(
         assert test["p_adjusted"] == pytest.approx(min(1.0, 2 * test["p_value"]))
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_version_of_appended_data_is_compared_on_rows_new_to_the_other_and_held_out_by_both(
     shared: Client,
 ) -> None:
@@ -162,7 +161,7 @@ def test_a_version_of_appended_data_is_compared_on_rows_new_to_the_other_and_hel
     assert {one["scored"] for one in on_old["versions"]} == {"at_training"}
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_what_a_version_is_scored_anew_is_what_it_answers(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -189,7 +188,7 @@ def test_what_a_version_is_scored_anew_is_what_it_answers(
     assert values == pytest.approx(expected, abs=1e-5)
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_version_without_a_record_of_its_holdout_is_compared_with_a_warning(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -203,7 +202,7 @@ def test_a_version_without_a_record_of_its_holdout_is_compared_with_a_warning(
     ]
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_classes_that_only_one_version_knows_are_told_apart_by_the_other_never(shared: Client) -> None:
     rows = shared.rows(rows=300, seed=5)
     for row in rows:
@@ -225,7 +224,7 @@ def test_classes_that_only_one_version_knows_are_told_apart_by_the_other_never(s
     assert found["warnings"][0].startswith("Version 1 may have seen these rows")
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_regressions_are_compared_by_their_errors(shared: Client, distances: list[dict[str, Any]]) -> None:
     found = compare(shared, registered(shared, *distances))
     assert (found["task"], found["classes"], found["metric"]) == ("regression", None, "neg_max_error")
@@ -238,7 +237,7 @@ def test_regressions_are_compared_by_their_errors(shared: Client, distances: lis
 # ── Refusals ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_versions_of_different_targets_or_tasks_are_refused(
     shared: Client, distances: list[dict[str, Any]], linear: dict[str, Any]
 ) -> None:
@@ -247,7 +246,7 @@ def test_versions_of_different_targets_or_tasks_are_refused(
     assert detail.startswith("Version 1 predicts 'late' as binary of False and True, and version 2 predicts")
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_too_few_rows_in_common_are_refused_with_the_way_out(
     shared: Client, flights: str, constant_answer: dict[str, Any]
 ) -> None:
@@ -262,7 +261,7 @@ def test_too_few_rows_in_common_are_refused_with_the_way_out(
     )
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_data_that_the_versions_cannot_answer_is_refused(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -284,7 +283,7 @@ def test_data_that_the_versions_cannot_answer_is_refused(
     assert refused(shared, model, dataset="nowhere")[:2] == (httpx.codes.NOT_FOUND, "dataset_not_found")
 
 
-@on_one_server
+@pytest.mark.one_server
 @pytest.mark.parametrize("versions", ["", "1", "1,1", "1,x", "1,,2", "0,1", "1,2,3,4,5,6,7,8,9,10,11", "1,²"])
 def test_what_is_no_list_of_versions_is_refused(shared: Client, delays: str, versions: str) -> None:
     answer = shared.get(f"/v1/models/{delays}/compare", params={"versions": versions})
@@ -292,7 +291,7 @@ def test_what_is_no_list_of_versions_is_refused(shared: Client, delays: str, ver
     assert answer.json()["errors"][0]["pointer"] == "/query/versions"
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_unknown_versions_and_stray_parameters_are_refused(shared: Client, delays: str) -> None:
     assert refused(shared, delays, "1,99")[:2] == (httpx.codes.NOT_FOUND, "model_version_not_found")
     assert refused(shared, delays, dataset_version=1)[0] == httpx.codes.UNPROCESSABLE_ENTITY
@@ -302,7 +301,7 @@ def test_unknown_versions_and_stray_parameters_are_refused(shared: Client, delay
 # ── The page ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_comparison_is_a_page_for_people(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -320,7 +319,7 @@ def test_a_comparison_is_a_page_for_people(
     assert picture.status_code == httpx.codes.NOT_ACCEPTABLE
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_nothing_from_the_data_becomes_markup_of_the_page(shared: Client) -> None:
     dataset, ugly = a_name("ugly"), "<script>alert(1)</script>"
     rows = [{"wind": row["wind"], ugly: row["late"]} for row in shared.rows(rows=120, seed=1)]
@@ -333,7 +332,7 @@ def test_nothing_from_the_data_becomes_markup_of_the_page(shared: Client) -> Non
     assert "&lt;script&gt;" in page.text
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_more_comparisons_at_once_than_are_allowed_are_put_off(
     shared: Client, delays: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +344,7 @@ def test_more_comparisons_at_once_than_are_allowed_are_put_off(
     assert int(answer.headers["retry-after"]) > 0
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_rows_that_a_key_may_not_see_are_not_compared_on(shared: Client, delays: str) -> None:
     dataset, other = a_name("labelled"), a_name("other")
     shared.add_dataset(dataset, shared.table(rows=60, seed=8))
@@ -357,7 +356,7 @@ def test_rows_that_a_key_may_not_see_are_not_compared_on(shared: Client, delays:
     assert compare(limited, delays)["warnings"] == []
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_quarantined_rows_are_not_compared_on(shared: Client, delays: str) -> None:
     dataset = a_name("broken")
     shared.add_dataset(dataset, shared.table(rows=60, seed=8))
@@ -367,7 +366,7 @@ def test_quarantined_rows_are_not_compared_on(shared: Client, delays: str) -> No
     assert refused(shared, delays, dataset=dataset)[:2] == (httpx.codes.CONFLICT, "data_quarantined")
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_client_may_not_compare(shared: Client, delays: str) -> None:
     answer = shared.as_role("client").get(f"/v1/models/{delays}/compare", params={"versions": "1,2"})
     assert answer.status_code == httpx.codes.FORBIDDEN

@@ -19,7 +19,6 @@ from sqlalchemy import update
 from app.registry.models import ModelVersion
 from tests.client import ADMIN_KEY, Client
 from tests.conftest import Start
-from tests.training.test_runs_api import on_one_server
 from tests.versions import opened, register, train_here
 
 QUICK: dict[str, Any] = {"evaluation": {"seeds": 0}, "validation": {"folds": 2}}
@@ -105,7 +104,7 @@ def test_anybody_can_check_a_receipt_with_the_published_keys(
             jwt.decode(altered, key, ["EdDSA"])
 
 
-@on_one_server
+@pytest.mark.one_server
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example fetches with curl")
 def test_the_example_of_the_documentation_works(
     shared: Client, verified: dict[str, Any], tmp_path: Path
@@ -121,7 +120,7 @@ def test_the_example_of_the_documentation_works(
     assert told.stdout == f"delays 2 is identical on data {verified['verification']['data']['digest']}\n"
 
 
-@on_one_server
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("target", "spec"),
     [
@@ -139,7 +138,7 @@ def test_the_algorithms_are_identical_in_another_process(
     assert (run["result"], run["verification"]["not_compared"]) == ("identical", []), run["verification"]
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_search_by_trials_is_repeated_or_left_out_as_asked(
     shared: Client, flights: str, trained: dict[str, Any]
 ) -> None:
@@ -165,7 +164,7 @@ def trials_of(client: Client, run: dict[str, Any]) -> list[dict[str, Any]]:
     return trials
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_search_by_time_is_left_out_whatever_is_asked(shared: Client, flights: str) -> None:
     search = {"seconds": 0.1, "algorithms": ["logistic_regression"], "processes": 1}
     model = registered(shared, train_here(shared, flights, search=search, **QUICK))
@@ -175,7 +174,7 @@ def test_a_search_by_time_is_left_out_whatever_is_asked(shared: Client, flights:
     assert run["spec"]["algorithm"] == "logistic_regression"
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_version_whose_artifacts_are_of_another_model_is_different(
     shared: Client, flights: str, trained: dict[str, Any]
 ) -> None:
@@ -189,7 +188,7 @@ def test_a_version_whose_artifacts_are_of_another_model_is_different(
     assert run["verification"]["largest_difference"] > 0.01
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_probe_of_other_predictions_is_different_and_what_else_differs_is_named(
     shared: Client, trained: dict[str, Any]
 ) -> None:
@@ -211,7 +210,7 @@ def test_a_probe_of_other_predictions_is_different_and_what_else_differs_is_name
     }
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_version_of_an_older_release_is_compared_as_far_as_it_is_recorded(
     shared: Client, trained: dict[str, Any]
 ) -> None:
@@ -232,7 +231,7 @@ def test_a_version_of_an_older_release_is_compared_as_far_as_it_is_recorded(
     assert list(named(run)) == ["/environment/python"]
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_what_cannot_be_verified_is_refused_with_the_reason(
     shared: Client, model: str, trained: dict[str, Any]
 ) -> None:
@@ -250,7 +249,7 @@ def test_what_cannot_be_verified_is_refused_with_the_reason(
         assert code_of(shared.post(f"/v1/models/{changed}/versions/1:verify"), status) == code
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_data_in_quarantine_are_not_trained_on(shared: Client, trained: dict[str, Any]) -> None:
     name = f"strict-{uuid4().hex[:8]}"
     shared.add_dataset(name, b"a\n1\n")
@@ -261,7 +260,7 @@ def test_data_in_quarantine_are_not_trained_on(shared: Client, trained: dict[str
     assert code_of(shared.post(f"/v1/models/{model}/versions/1:verify"), 409) == "data_quarantined"
 
 
-@on_one_server
+@pytest.mark.one_server
 def test_a_verification_is_asked_for_once_with_an_idempotency_key(shared: Client, model: str) -> None:
     headers = {"idempotency-key": uuid4().hex}
     path = f"/v1/models/{model}/versions/1:verify"
