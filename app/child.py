@@ -59,11 +59,6 @@ def report(fraction: float, step: str) -> None:
     tell({"fraction": fraction, "step": step})
 
 
-def log(text: str) -> None:
-    """Add a line to what people read of this work."""
-    tell({"log": text})
-
-
 def tell(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)  # noqa: T201 - the worker reads it
 

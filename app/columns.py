@@ -4,6 +4,9 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+Value = bool | int | float | str
+"""A value as JSON: a date as 2013-05-31, a time as 2013-05-31T14:00:00Z, any integer exact."""
+
 
 class ColumnType(StrEnum):
     INTEGER = "integer"

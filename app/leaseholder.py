@@ -9,17 +9,14 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple
 
-import psutil
 import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -28,6 +25,7 @@ from app import leases
 from app.access.caller import Caller
 from app.access.policy import Role
 from app.child import ERROR, REQUEST
+from app.child_process import Group, Progress, hand_over, kill_group, start_child
 from app.db import Database
 from app.leases import LeaseLost, Work
 from app.owned import Scratch
@@ -218,7 +216,7 @@ class Leaseholder(ABC, Generic[Work]):
         self,
         work: Work,
         child: subprocess.Popen[str],
-        progress: "Progress",
+        progress: Progress,
         limits: "Limits",
         meanwhile: Callable[[], None],
     ) -> Verdict | None:
@@ -230,11 +228,11 @@ class Leaseholder(ABC, Generic[Work]):
                 return STOPPED
             elapsed = time.monotonic() - started
             if limits.seconds is not None and elapsed > limits.seconds:
-                what = f"took longer than {limits.seconds:g} seconds"
+                what = f"took longer than {limits.seconds:g} s"
                 own = limits.seconds < settings.run_time_limit_seconds
                 return self._limit("time_limit", what, None if own else "RUN_TIME_LIMIT_SECONDS")
             if group.measure_memory() > limits.memory_bytes:
-                what = f"used more than {limits.memory_bytes // 2**20} MB of memory"
+                what = f"used more than {limits.memory_bytes:,} bytes of memory"
                 own = limits.memory_bytes < settings.run_memory_limit_bytes
                 return self._limit("memory_limit", what, None if own else "RUN_MEMORY_LIMIT_BYTES")
             if elapsed - renewed >= RENEW_SECONDS or renewed == 0:
@@ -256,7 +254,7 @@ class Leaseholder(ABC, Generic[Work]):
         detail = f"The {self.name} {what}, {whose}. {self.kind.REMEDY}"
         return Verdict("failed", {"code": code, "detail": detail})
 
-    def _renew(self, work: Work, progress: "Progress") -> bool:
+    def _renew(self, work: Work, progress: Progress) -> bool:
         fraction, step = progress.fraction, progress.step
         try:
             with self._database.session_scope() as session:
@@ -269,86 +267,8 @@ class Leaseholder(ABC, Generic[Work]):
         return Caller(self._name, Role.ADMIN, datetime.now(UTC))
 
 
-class Progress(threading.Thread):
-    """Reads what the child tells, among whatever libraries print there: steps, and more for ``listen``."""
-
-    def __init__(
-        self, child: subprocess.Popen[str], fraction: float, listen: Callable[[dict[str, Any]], None]
-    ) -> None:
-        super().__init__(name="child-progress", daemon=True)
-        self.fraction, self.step = fraction, "starting"
-        self._child, self._listen = child, listen
-        self.start()
-
-    def run(self) -> None:
-        assert self._child.stdout is not None  # noqa: S101 - Popen made it a pipe
-        with self._child.stdout as lines:
-            for line in lines:
-                try:
-                    told = json.loads(line, parse_constant=lambda _: None)  # NaN is JSON to nobody else
-                except ValueError:
-                    continue
-                match told:
-                    case {"fraction": float(fraction), "step": str(step)}:
-                        self.fraction, self.step = fraction, step
-                if isinstance(told, dict):
-                    self._listen(told)
-
-
 class Limits(NamedTuple):
     """What a child and the processes that it starts may take in all."""
 
     seconds: float | None
     memory_bytes: int
-
-
-class Group:
-    """A child and the processes that it has started."""
-
-    def __init__(self, pid: int) -> None:
-        self._leader = psutil.Process(pid)
-        self._members: list[psutil.Process] = []
-
-    def find_members(self) -> None:
-        """Look for the processes that there are now: it takes milliseconds, so not at every measurement."""
-        with suppress(psutil.NoSuchProcess):
-            self._members = self._leader.children(recursive=True)
-
-    def measure_memory(self) -> int:
-        """The bytes that the child holds, and the others beyond what they share."""
-        own = _memory_of(self._leader, shared=True)
-        return own + sum(_memory_of(member, shared=False) for member in self._members)
-
-
-def _memory_of(process: psutil.Process, *, shared: bool) -> int:
-    try:
-        memory = process.memory_info()
-    except psutil.NoSuchProcess:
-        return 0
-    return int(memory.rss if shared else memory.rss - getattr(memory, "shared", 0))
-
-
-def start_child(module: str) -> subprocess.Popen[str]:
-    """``python -m module``, waiting for ``hand_over``."""
-    return subprocess.Popen(  # noqa: S603 - our own module, with our own arguments
-        [sys.executable, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        # A group of its own, to be ended as one. And Ctrl-C is for the server, which ends its children.
-        start_new_session=True,
-    )
-
-
-def hand_over(child: subprocess.Popen[str], folder: Path) -> None:
-    """Have the child do the request in the folder."""
-    assert child.stdin is not None  # noqa: S101 - Popen made it a pipe
-    with suppress(BrokenPipeError):  # it has died, which the watch finds
-        os.write(child.stdin.fileno(), os.fsencode(folder.resolve()) + b"\n")
-
-
-def kill_group(child: subprocess.Popen[str]) -> None:
-    """End the child and all that it has started."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS forbids it where all have ended
-        os.killpg(child.pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from app.access.caller import Caller
 from app.access.key_ring import KeyRing
 from app.access.policy import Role
 from app.access.route import GuardedRoute
+from app.access.signing_keys import ensure_signing_key
 from app.datasets.contract_router import router as contract_router
 from app.datasets.diff_router import router as diff_router
 from app.datasets.growth_router import append_router
@@ -50,7 +51,7 @@ from app.serving.live import LiveTable
 from app.serving.predict_router import predictions_router
 from app.serving.predict_router import router as predict_router
 from app.serving.predicting import Predicting
-from app.serving.prediction_ids import PredictionIds, ensure_signing_key
+from app.serving.prediction_ids import KEY_NAME, PredictionIds
 from app.serving.protocols.mlflow_router import router as mlflow_router
 from app.serving.protocols.oip_router import router as oip_router
 from app.serving.router import router as serving_router
@@ -65,7 +66,7 @@ from app.training.comparison.router import router as compare_router
 from app.training.finding.router import router as finding_router
 from app.training.follow_router import router as follow_router
 from app.training.router import router as training_router
-from app.training.verification.receipts import ensure_receipt_key
+from app.training.verification.receipts import publish_receipt_key
 from app.training.verification.router import router as verify_router
 
 log = structlog.get_logger()
@@ -153,8 +154,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     )
     with state.database.session_scope() as session:
         server = Caller("server", Role.ADMIN, datetime.now(UTC))
-        secret = ensure_signing_key(session, server)
-        ensure_receipt_key(session, server, settings)
+        secret = ensure_signing_key(session, server, KEY_NAME)
+        publish_receipt_key(session, server, settings)
     state.predicting = Predicting(
         state.live,
         journal,

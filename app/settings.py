@@ -3,22 +3,27 @@
 import base64
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MEGABYTE = 1024 * 1024
 
 
-def read_ed25519_key(key: SecretStr) -> Ed25519PrivateKey:
+def read_ed25519_key(key: SecretStr) -> "Ed25519PrivateKey":
     """The key of a PEM file (PKCS 8, without a password), or of the base64 of its 32 bytes.
 
     Raises ValueError.
     """
+    # Seven megabytes of a process, which a server that signs nothing does without.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     text = key.get_secret_value().strip()
     try:
         if not text.startswith("-----BEGIN"):
@@ -146,7 +151,7 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.sqlite_file}"
 
     @cached_property
-    def receipt_key(self) -> Ed25519PrivateKey | None:
+    def receipt_key(self) -> "Ed25519PrivateKey | None":
         return None if self.signing_key is None else read_ed25519_key(self.signing_key)
 
     @property

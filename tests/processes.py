@@ -66,12 +66,18 @@ def worker_process(client: Client, *arguments: str, **settings: object) -> Itera
                 process.kill()
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still does anything: one that has ended is listed until its parent takes notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def trainers(worker: psutil.Process) -> list[psutil.Process]:
     """The worker's child processes for fits: those that fit, and one that stands ready."""
     return [
-        child
-        for child in worker.children()
-        if child.status() != psutil.STATUS_ZOMBIE and "app.training.child" in child.cmdline()
+        child for child in worker.children() if is_alive(child) and "app.training.child" in child.cmdline()
     ]
 
 
@@ -129,7 +135,7 @@ class Serve:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             for child in psutil.Process(self.process.pid).children():
-                if WORKER in child.cmdline():
+                if is_alive(child) and WORKER in child.cmdline():
                     return child
             assert time.monotonic() < deadline, "there is no worker"
             time.sleep(0.02)

@@ -18,7 +18,7 @@ from app.db import Database
 from app.settings import Settings
 from app.training.models import TrainingRun
 from tests.client import PATIENCE_SECONDS, Client
-from tests.processes import Serve, connect, run
+from tests.processes import Serve, connect, is_alive, run
 from tests.servers import create_database
 
 
@@ -184,7 +184,7 @@ def test_a_worker_that_dies_is_replaced_and_one_whose_server_dies_ends(tmp_path:
         server.wait_until_ready()
         first = server.worker()
         first.kill()
-        eventually(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE)
+        eventually(lambda: not is_alive(first))
         second = server.worker()
         eventually(lambda: f":{second.pid}:" in server.output)
         server.kill()

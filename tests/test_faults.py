@@ -66,7 +66,7 @@ class Crowd:
     def start(self) -> None:
         for step, pause in (
             (self._upload, 0.05),
-            (self._train, 3.0),
+            (self._train, 12.0),
             (self._promote, 0.1),
             (self._predict, 0.1),
             (self._tell, 0.1),

@@ -436,15 +436,12 @@ def test_all_that_is_referred_to_is_kept_and_all_else_that_is_old_removed(
 # ── The command ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(params=["laptop", "production"])
-def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Of SQLite and a folder, and of PostgreSQL and S3."""
-    if request.param == "laptop":
-        return {}
-    s3: S3Server = request.getfixturevalue("s3")
+@pytest.fixture
+def environment(s3: S3Server, postgres: str, tmp_path: Path) -> dict[str, str]:
+    """Of PostgreSQL and S3."""
     environment = {
         **s3.environment,
-        "ROUNDHOUSE_DATABASE_URL": create_database(request.getfixturevalue("postgres")),
+        "ROUNDHOUSE_DATABASE_URL": create_database(postgres),
         "ROUNDHOUSE_STORE_URL": f"s3://{s3.bucket}/{tmp_path.name}-{uuid4().hex}",
     }
     assert run(tmp_path, "migrate", **environment).returncode == 0
@@ -459,10 +456,9 @@ def collected(home: Path, environment: dict[str, str], *arguments: str) -> dict[
 
 
 @contextmanager
-def adding_no_version(home: Path, environment: dict[str, str]) -> Iterator[None]:
+def adding_no_version(environment: dict[str, str]) -> Iterator[None]:
     """Every upload waits at its last step: its files are stored, and its version is not there."""
-    url = environment.get("ROUNDHOUSE_DATABASE_URL", f"sqlite:///{home / 'home' / 'registry.db'}")
-    database = Database(url)
+    database = Database(environment["ROUNDHOUSE_DATABASE_URL"])
     with database.session_scope() as session:
         session.scalars(select(Dataset).with_for_update()).all()
         yield
@@ -476,7 +472,7 @@ def test_what_a_killed_upload_stored_is_listed_and_removed_once_it_is_old(
     with Serve(tmp_path, "--no-worker", port=None, **environment) as server:
         client = server.wait_until_ready()
         kept = client.add_dataset("kept", b"a\n1\n")
-        with adding_no_version(tmp_path, environment), ThreadPoolExecutor() as pool:
+        with adding_no_version(environment), ThreadPoolExecutor() as pool:
             uploading = pool.submit(client.post, "/v1/datasets/kept/versions", content=content, headers=CSV)
             old = ("--dry-run", "--older-than", "0")
             wait_until(lambda: len(collected(tmp_path, environment, *old)["objects"]) >= 2)

@@ -1,4 +1,4 @@
-"""A leaseholder's child that starts another process, and waits: ``python -m tests.two_processes``."""
+"""A child that starts another process, and waits: ``python -m tests.two_processes``."""
 
 import subprocess
 import sys

@@ -50,7 +50,7 @@ def train_here(
     client: Client, dataset: str, version: int = 1, /, *, target: str = "late", **spec: Any
 ) -> dict[str, Any]:
     """Train on a version of the dataset and store the artifact; what a worker then registers."""
-    training = TrainingSpec.model_validate({"target": target, **spec})
+    training = TrainingSpec.model_validate({"target": target, "evaluation": {"seeds": 0}, **spec})
     with opened(client.settings) as (database, store, scratch), scratch.folder() as folder:
         with database.session_scope(write=False) as session:
             data = session.scalars(select(DatasetVersion).filter_by(dataset=dataset, number=version)).one()

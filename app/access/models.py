@@ -1,4 +1,4 @@
-"""API keys: shown once when made, stored only as a digest."""
+"""API keys, of which only digests are stored, and the secrets that an installation signs with."""
 
 from datetime import datetime
 
@@ -25,3 +25,13 @@ class ApiKey(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class SigningKey(Base):
+    """A secret, one for all processes of an installation: of prediction ids, and of receipts by default."""
+
+    __tablename__ = "signing_keys"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    secret: Mapped[str]
+    created_at: Mapped[datetime]

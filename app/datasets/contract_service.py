@@ -95,7 +95,7 @@ def put_contract(
         newest = find_newest(session, get_dataset(session, name))
     if wrong := find_bad_patterns(contract):
         raise _wrong_rules("invalid_pattern", wrong, "pattern")
-    if newest and (wrong := find_misfits(contract, {c.name: c.type for c in newest.typed_columns})):
+    if newest and (wrong := find_misfits(contract, newest.column_types)):
         raise _wrong_rules("unsuitable_rule", wrong)
     references = _count_references(database, store, scratch, name, contract)
     kept = {

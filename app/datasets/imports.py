@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-import httpx
 import obstore
 
 from app.access.caller import Forbidden
 from app.datasets.faults import fault
 from app.errors import AppError, InvalidInput, NotFound
 from app.store import CHUNK_BYTES, open_store, reaching_the_store, read_chunks
+
+if TYPE_CHECKING:
+    import httpx
 
 OBJECT_STORES = ("s3", "gs", "az")
 WEB = ("https", "http")
@@ -57,12 +59,7 @@ def fetch(url: str, prefixes: Sequence[str], target: Path, limit: int) -> None:
                 raise _not_found(url) from None
             _write(map(bytes, chunks), target, limit)
     elif place.scheme in WEB:
-        try:
-            _write(_download(url, prefixes), target, limit)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SourceUnavailable(
-                "source_unavailable", f"{origin_of(url)} could not be read: {error}. Try again."
-            ) from error
+        _write(_download(url, prefixes), target, limit)
     else:
         _write(read_chunks(_local_file(url, place, prefixes)), target, limit)
 
@@ -133,21 +130,32 @@ def _local_file(url: str, place: Place, prefixes: Sequence[str]) -> Path:
 
 
 def _download(url: str, prefixes: Sequence[str]) -> Iterator[bytes]:
-    with httpx.Client(timeout=SILENCE_SECONDS, headers={"accept-encoding": "identity"}) as client:
-        for _ in range(1 + MAX_REDIRECTS):
-            with client.stream("GET", url) as answer:
-                if answer.has_redirect_location:
-                    url = urljoin(url, answer.headers["location"])
-                    check_allowed(url, prefixes)
-                    continue
-                if answer.status_code in (404, 410):
-                    raise _not_found(url)
-                if answer.status_code != 200:
-                    raise SourceUnavailable(
-                        "source_unavailable", f"{origin_of(url)} answered {answer.status_code}, with no file."
-                    )
-                yield from answer.iter_raw(CHUNK_BYTES)
-                return
+    import httpx  # of no use to most servers, at eight megabytes a process
+
+    try:
+        with httpx.Client(timeout=SILENCE_SECONDS, headers={"accept-encoding": "identity"}) as client:
+            yield from _follow(client, url, prefixes)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SourceUnavailable(
+            "source_unavailable", f"{origin_of(url)} could not be read: {error}. Try again."
+        ) from error
+
+
+def _follow(client: "httpx.Client", url: str, prefixes: Sequence[str]) -> Iterator[bytes]:
+    for _ in range(1 + MAX_REDIRECTS):
+        with client.stream("GET", url) as answer:
+            if answer.has_redirect_location:
+                url = urljoin(url, answer.headers["location"])
+                check_allowed(url, prefixes)
+                continue
+            if answer.status_code in (404, 410):
+                raise _not_found(url)
+            if answer.status_code != 200:
+                raise SourceUnavailable(
+                    "source_unavailable", f"{origin_of(url)} answered {answer.status_code}, with no file."
+                )
+            yield from answer.iter_raw(CHUNK_BYTES)
+            return
     raise SourceUnavailable(
         "source_unavailable", f"{origin_of(url)} redirects more than {MAX_REDIRECTS} times."
     )

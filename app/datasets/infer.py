@@ -53,6 +53,7 @@ class Kind(IntFlag):
     exponent, finite; or an integer that a float holds exactly. TRUE_FALSE and its like: one of the pair, in
     any case. DATE: 2013-05-31. NAIVE_TIME, ZONED_TIME: ISO 8601 to the microsecond, without or with an
     offset from UTC or Z. Dates and times lie in the years 1 to 9999. CODE: digits, and no INTEGER: 00123.
+    SAYS_TRUE, SAYS_FALSE: which one of a pair of words it is.
 
     ``scanner`` has the same numbers, and reads as ``kinds_of`` does.
     """
@@ -69,6 +70,8 @@ class Kind(IntFlag):
     ON_OFF = 512
     ZERO_ONE = 1024
     CODE = 2048
+    SAYS_TRUE = 4096
+    SAYS_FALSE = 8192
 
 
 TRUE_AND_FALSE = {
@@ -90,9 +93,9 @@ READ_AS = {
     ColumnType.BOOLEAN: Kind.TRUE_FALSE | WORDS | Kind.ZERO_ONE,
     ColumnType.DATE: Kind.DATE,
     ColumnType.DATETIME: TIMES | Kind.DATE,
-    ColumnType.STRING: ~Kind(0),
 }
-"""What a column may hold that is asked to be of a type. A date that is to be a time is its midnight."""
+"""What a column may hold that is asked to be of a type. A date that is to be a time is its midnight. Of
+strings it may hold anything."""
 
 WRITTEN_AS = {
     ColumnType.INTEGER: "64 bits, without leading zeros, spaces or a plus sign",
@@ -159,23 +162,6 @@ def naive_time(text: str) -> str:
     """The SQL of the time that a text tells without a zone; null, if it tells none or has a zone."""
     zoned = f"regexp_full_match({text}, {literal(TIME + ZONE)})"
     return f"CASE WHEN NOT {zoned} THEN TRY_CAST({text} AS TIMESTAMP) END"
-
-
-def infer_times(connection: DuckDBPyConnection, names: Sequence[str]) -> list[Cells]:
-    """Cells of the string columns of ``source``: dates or times where every value is one."""
-    found = _agreed_kinds(
-        connection,
-        [f"CASE WHEN {identifier(n)} IS NULL THEN NULL {_time_kinds(identifier(n))} END" for n in names],
-    )
-    return [
-        Cells(
-            name,
-            type_ := agreed_type(kinds),
-            f"CAST({identifier(name)} AS {SQL_TYPES[type_]})",
-            naive=naive_time(identifier(name)) if kinds & Kind.NAIVE_TIME else None,
-        )
-        for name, kinds in zip(names, found, strict=True)
-    ]
 
 
 def cast_to(cells: Cells, type_: ColumnType) -> Cells:
@@ -306,7 +292,7 @@ def cast_native(name: str, sql_type: str) -> Cells:
 def check_fit(connection: DuckDBPyConnection, cells: Sequence[Cells]) -> None:
     """Raises InvalidInput that names the first misfit of the first column that has one."""
     risky = [cell for cell in cells if cell.misfit is not None]
-    for some in _portions(risky):
+    for some in portions(risky):
         sums = ", ".join(f"bool_or({cell.misfit})" for cell in some)
         found = connection.execute(f"SELECT {sums} FROM source").fetchone() or ()
         for cell, misfits in zip(some, found, strict=True):
@@ -322,16 +308,8 @@ def _first_row(connection: DuckDBPyConnection, cell: Cells) -> int:
     return int(found[0])
 
 
-def _agreed_kinds(connection: DuckDBPyConnection, kinds: Sequence[str]) -> list[Kind]:
-    agreed: list[Kind] = []
-    for some in _portions(kinds):
-        sums = ", ".join(f"bit_and({kind})" for kind in some)
-        found = connection.execute(f"SELECT {sums} FROM source").fetchone() or ()
-        agreed.extend(Kind(kind or 0) for kind in found)
-    return agreed
-
-
-def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in turn, as many at once as columns go into a query."""
     for start in range(0, len(items), COLUMNS_AT_ONCE):
         yield items[start : start + COLUMNS_AT_ONCE]
 
@@ -355,9 +333,10 @@ def _kinds(text: str) -> str:
     number = f"TRY_CAST({text} AS DOUBLE)"
     exact = f"CAST(CAST({integer} AS DOUBLE) AS HUGEINT) = {integer}"
     words = [
-        f"WHEN lower({text}) IN ({', '.join(map(literal, pair))}) THEN {kind:d}"
+        f"WHEN lower({text}) = {literal(word)} THEN {kind | says:d}"
         for kind, pair in TRUE_AND_FALSE.items()
         if kind is not Kind.ZERO_ONE
+        for word, says in zip(pair, (Kind.SAYS_TRUE, Kind.SAYS_FALSE), strict=True)
     ]
     return (
         f"WHEN {text} IN ('0', '1') THEN {Kind.INTEGER | Kind.NUMBER | Kind.ZERO_ONE:d}"
@@ -366,11 +345,12 @@ def _kinds(text: str) -> str:
         f" WHEN regexp_full_match({text}, '[0-9]+') THEN {Kind.CODE:d}"
         f" WHEN regexp_full_match({text}, {literal(FRACTION)}) THEN"
         f" CASE WHEN isfinite({number}) THEN {Kind.NUMBER:d} ELSE 0 END"
-        f" {' '.join(words)} {_time_kinds(text)}"
+        f" {' '.join(words)} {time_kinds(text)}"
     )
 
 
-def _time_kinds(column: str) -> str:
+def time_kinds(column: str) -> str:
+    """The SQL of the branches of a CASE that tell what a text, that is not null, is as a date or a time."""
     # A date that prints as it was written is one; longer and shorter texts are DuckDB's own notations.
     date = f"TRY_CAST({column} AS DATE)"
     fits = {

@@ -24,18 +24,21 @@ from app.datasets.faults import check_names, fault
 from app.datasets.infer import (
     SQL_TYPES,
     Cells,
+    Kind,
     cast_native,
     cast_to,
     check_fit,
     check_naive,
-    infer_times,
     without_nulls,
 )
+from app.datasets.mixed import find_majority, mixed_column
 from app.datasets.recipe import Recipe, check_types, unfit_recipe
 from app.datasets.scan_csv import scan_csv
 from app.datasets.scan_ndjson import MAX_LINE_BYTES, find_duplicate_key, scan_ndjson
 from app.datasets.stage_arrow import stage_arrow
 from app.datasets.type_csv import read_column
+from app.datasets.type_ndjson import infer_times
+from app.errors import InvalidInput
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -106,6 +109,9 @@ def _ingest_csv(connection: DuckDBPyConnection, source: Path, target: Path, reci
         read_column(name, f"c{number}", facts, recipe)
         for number, (name, facts) in enumerate(zip(layout.names, layout.columns, strict=True))
     ]
+    for name, facts in zip(layout.names, layout.columns, strict=True):
+        if name not in recipe.types and (majority := find_majority(facts.counts, facts.met)):
+            raise _refuse_mixed(source, recipe, name, majority)
     types = ", ".join(f"c{number}: '{column.sql_type}'" for number, column in enumerate(columns))
     buffer = max(BUFFER_BYTES, 4 * layout.longest)
     quote = literal(layout.quote)
@@ -131,6 +137,13 @@ def _ingest_csv(connection: DuckDBPyConnection, source: Path, target: Path, reci
             timezone=_zone_used(recipe, cells),
         )
     )
+
+
+def _refuse_mixed(source: Path, recipe: Recipe, name: str, majority: Kind) -> InvalidInput:
+    """The refusal, for which the file is scanned anew: which values are misfits shows at its end."""
+    layout = scan_csv(source, recipe, {name: majority})
+    facts = layout.columns[layout.names.index(name)]
+    return mixed_column(name, majority, facts.counts, facts.first_misfits, facts.markers)
 
 
 def _zone_used(recipe: Recipe, cells: Sequence[Cells]) -> str | None:

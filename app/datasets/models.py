@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.columns import Column
+from app.columns import Column, ColumnType
 from app.db import Base
 from app.store import ObjectDigest, ObjectDigests
 
@@ -79,6 +79,11 @@ class DatasetVersion(Base):
     @property
     def typed_columns(self) -> list[Column]:
         return [Column.model_validate(column) for column in self.columns]
+
+    @property
+    def column_types(self) -> dict[str, ColumnType]:
+        """The type of each column, by name."""
+        return {column.name: column.type for column in self.typed_columns}
 
 
 class DatasetContract(Base):

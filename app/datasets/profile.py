@@ -5,11 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.datasets.association import Measure
-
-Value = bool | int | float | str
-"""A value as JSON: a date as 2013-05-31, a time as 2013-05-31T14:00:00Z, any integer exact."""
 
 
 class Frozen(BaseModel):

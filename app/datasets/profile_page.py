@@ -10,9 +10,21 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.datasets.association import Measure
-from app.datasets.markup import (
+from app.datasets.profile import (
+    Association,
+    ColumnSummary,
+    Correlations,
+    DataProfile,
+    Finding,
+    FindingSeverity,
+    Histogram,
+    TargetKind,
+    TargetProfile,
+)
+from app.datasets.profile_style import STYLE
+from app.markup import (
     DASH,
     MINUS,
     bar,
@@ -25,19 +37,6 @@ from app.datasets.markup import (
     shortened,
     with_commas,
 )
-from app.datasets.profile import (
-    Association,
-    ColumnSummary,
-    Correlations,
-    DataProfile,
-    Finding,
-    FindingSeverity,
-    Histogram,
-    TargetKind,
-    TargetProfile,
-    Value,
-)
-from app.datasets.profile_style import STYLE
 
 POLICY = policy_of(STYLE)
 PAGE_HEADERS = headers_of(POLICY)

@@ -1,37 +1,21 @@
 """Profiles of data versions over HTTP: JSON for programs, a page for people."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.content import best_of
 from app.datasets.profile import DataProfile
 from app.datasets.profile_page import PAGE_HEADERS, render_page
 from app.datasets.profiles import add_target, read_profile
 from app.datasets.service import get_rows_of
+from app.http.accept import PageFormat, page_format
 from app.http.fields import Number
 from app.http.problems import problem_responses
 from app.http.query import KNOWN_PARAMETERS
 from app.http.session import DatabaseDep, ScratchDep, StoreDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=GuardedRoute)
-
-
-class Format(StrEnum):
-    JSON = "json"
-    HTML = "html"
-
-
-RANGES = {
-    "": Format.JSON,
-    "*/*": Format.JSON,
-    "application/*": Format.JSON,
-    "application/json": Format.JSON,
-    "text/*": Format.HTML,
-    "text/html": Format.HTML,
-}
 
 
 @router.get(
@@ -58,7 +42,7 @@ def get_profile(
         str | None, Query(description="A column: what the others tell of it, and which give it away.")
     ] = None,
     wanted: Annotated[
-        Format | None, Query(alias="format", description="By default what `Accept` names first.")
+        PageFormat | None, Query(alias="format", description="By default what `Accept` names first.")
     ] = None,
 ) -> Response:
     """What is in every column of a version, and what to know before training on it.
@@ -68,21 +52,16 @@ def get_profile(
     columns' associations with it too, by the measure that fits each one's type. As `text/html` the same is a
     page of its own, which can be saved and needs nothing from anywhere.
     """
-    format_ = wanted or accepted_format(request.headers.get("accept", "*/*"), "profile")
+    format_ = wanted or page_format(request.headers.get("accept", "*/*"), "profile")
     with database.session_scope(write=False) as session:
         found = get_rows_of(session, caller, dataset, version)
     content = read_profile(database, store, scratch, found)
-    if format_ is Format.JSON and target is None:
+    if format_ is PageFormat.JSON and target is None:
         return Response(content, media_type="application/json", headers={"vary": "accept"})
     profile = DataProfile.model_validate_json(content)
     if target is not None:
         profile = add_target(store, found, profile, target)
-    if format_ is Format.JSON:
+    if format_ is PageFormat.JSON:
         return Response(profile.model_dump_json(), media_type="application/json", headers={"vary": "accept"})
     page = render_page(profile, f"{found.dataset}, version {found.number}", found.digest, found.created_at)
     return Response(page, media_type="text/html", headers={"vary": "accept", **PAGE_HEADERS})
-
-
-def accepted_format(accept: str, what: str) -> Format:
-    """The format that ``Accept`` likes best to have the ``what`` in. Raises AppError (406)."""
-    return best_of(accept, RANGES, what, "application/json and text/html")

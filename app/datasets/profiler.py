@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.columns import NUMBERS, ORDERED, Column, ColumnType
+from app.columns import NUMBERS, ORDERED, Column, ColumnType, Value
 from app.datasets.association import Variable, associate, correlate
 from app.datasets.engine import Parquet, connect, fit_to_width, identifier, numbered_rows_of, rows_of
 from app.datasets.findings import find_in_table, find_of_target
@@ -37,7 +37,6 @@ from app.datasets.profile import (
     Quantile,
     TargetKind,
     TargetProfile,
-    Value,
     ValueCount,
 )
 

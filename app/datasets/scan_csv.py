@@ -6,12 +6,13 @@ that keeps them reads the same everywhere, so this scan accepts no other and say
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import chain, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from app.datasets import scanner
 from app.datasets.faults import check_names, check_width, fault
-from app.datasets.infer import NULL_TOKENS, NUMERIC, READ_AS, WORDS, Kind
+from app.datasets.infer import NULL_TOKENS, NUMERIC, READ_AS, TIMES, Kind
+from app.datasets.mixed import SHOWN_CHARACTERS, Misfit
 from app.datasets.recipe import Recipe, check_types
 from app.errors import InvalidInput
 
@@ -28,7 +30,7 @@ LF = 0x0A
 BLOCK_BYTES = 4 * 2**20
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_THREADS = 4
-SHOWN_CHARACTERS = 40
+NOTHING_WANTED: Mapping[str, Kind] = MappingProxyType({})
 
 FACTS = np.dtype(
     [
@@ -37,17 +39,12 @@ FACTS = np.dtype(
         ("met", np.uint32),
         ("misfits_shown", np.uint32),
         ("nulls", np.uint64),
-        ("values", np.int64),
+        ("counts", np.int64, (scanner.COUNTS,)),
         ("misfits", np.int64),
         ("misfit", np.int64, (scanner.SHOWN_MISFITS, 3)),
     ]
 )
 """What ``scanner.scan`` is told and says of a column: see ``Column`` in scanner.c."""
-
-
-class Misfit(NamedTuple):
-    row: int
-    text: str
 
 
 class ColumnFacts(NamedTuple):
@@ -61,10 +58,15 @@ class ColumnFacts(NamedTuple):
     """The null markers that were met."""
     has_empty: bool
     """An empty field without quotes was met."""
-    values: int
+    counts: dict[Kind, int]
+    """How many values there are of which lowest kind; of no kind, they are texts."""
     misfits: int
-    """How many values cannot be read as the type that was asked for; as a number, if none was."""
+    """How many values cannot be read as what was wanted of the column."""
     first_misfits: list[Misfit]
+
+    @property
+    def values(self) -> int:
+        return sum(self.counts.values())
 
 
 class CsvLayout(NamedTuple):
@@ -125,7 +127,9 @@ class _Scan:
         )
 
 
-def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
+def scan_csv(
+    source: Path, recipe: Recipe | None = None, wanted: Mapping[str, Kind] = NOTHING_WANTED
+) -> CsvLayout:
     """The layout of a CSV file in UTF-8, and what each of its columns can be read as, over all rows.
 
     With or without a byte order mark; quotes enclose whole fields and are doubled inside; lines end in LF
@@ -138,6 +142,9 @@ def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
     of its fields is a number, ``true`` or ``false``, a date or a time, and none is in quotes. Columns
     without a header are named column_1, column_2 and so on.
 
+    Misfits are told of columns whose types the recipe asks for, and of those in ``wanted``: values of none
+    of the kinds.
+
     Raises InvalidInput that names the first faulty row (data rows count from 1) and the line of the file.
     """
     recipe = recipe or Recipe()
@@ -148,10 +155,14 @@ def scan_csv(source: Path, recipe: Recipe | None = None) -> CsvLayout:
         first = next(blocks, None)
         if first is None:
             raise fault("empty_table", "The file is empty. Send a header line and at least one row.")
+        kinds = {
+            **wanted,
+            **{name: READ_AS[type_] for name, type_ in recipe.types.items() if type_ in READ_AS},
+        }
         scan, rest = _begin(first, recipe, quote)
         ahead: deque[tuple[_Block, NDArray[np.void], Future[_Scanned]]] = deque()
         for block in chain(rest, blocks):
-            facts = _no_facts(scan, recipe)
+            facts = _no_facts(scan, kinds)
             ahead.append((block, facts, pool.submit(scan.scan, block, facts)))
             if len(ahead) > threads:
                 _add(scan, *ahead.popleft())
@@ -220,7 +231,7 @@ def _begin(first: _Block, recipe: Recipe, quote: int) -> tuple[_Scan, list[_Bloc
     scan.names = [_unquote(name, quote).decode("utf-8", "replace") for name in fields]
     scan.header = recipe.header if recipe.header is not None else not all(map(_is_data, fields))
     if scan.header:
-        scanned = scan.scan(line, _no_facts(scan, Recipe()))
+        scanned = scan.scan(line, _no_facts(scan, {}))
         if scanned.fault:
             raise _fault(scan, line, scanned)
         check_names(scan.names)
@@ -229,7 +240,7 @@ def _begin(first: _Block, recipe: Recipe, quote: int) -> tuple[_Scan, list[_Bloc
         scan.names = [f"column_{number}" for number in range(1, len(fields) + 1)]
     scan.row = 1
     check_types(recipe, scan.names)
-    scan.facts = _no_facts(scan, recipe)
+    scan.facts = _no_facts(scan, {})
     scan.misfits = [[] for _ in scan.names]
     if not scan.header:
         return scan, [first]
@@ -257,15 +268,13 @@ def _unquote(text: bytes, quote: int) -> bytes:
 
 
 def _is_data(text: bytes) -> bool:
-    return bool(Kind(scanner.read_as(text)) & ~(WORDS | Kind.CODE))
+    return bool(Kind(scanner.read_as(text)) & (NUMERIC | Kind.TRUE_FALSE | Kind.DATE | TIMES))
 
 
-def _no_facts(scan: _Scan, recipe: Recipe) -> NDArray[np.void]:
+def _no_facts(scan: _Scan, wanted: Mapping[str, Kind]) -> NDArray[np.void]:
     facts = np.zeros(len(scan.names), FACTS)
     facts["common"] = ~np.uint32(0)
-    facts["wanted"] = [
-        READ_AS[recipe.types[name]] if name in recipe.types else NUMERIC for name in scan.names
-    ]
+    facts["wanted"] = [wanted.get(name, 0) for name in scan.names]
     return facts
 
 
@@ -285,7 +294,7 @@ def _add(scan: _Scan, block: _Block, facts: NDArray[np.void], future: Future[_Sc
     total["common"] &= facts["common"]
     for name in ("met", "nulls"):
         total[name] |= facts[name]
-    for name in ("values", "misfits"):
+    for name in ("counts", "misfits"):
         total[name] += facts[name]
     for number in np.flatnonzero((total["misfits_shown"] < scanner.SHOWN_MISFITS) & (facts["misfits"] > 0)):
         shown, found = scan.misfits[number], facts[number]
@@ -303,12 +312,16 @@ def _add(scan: _Scan, block: _Block, facts: NDArray[np.void], future: Future[_Sc
 def _column_facts(scan: _Scan, number: int) -> ColumnFacts:
     facts = scan.facts[number]
     nulls = int(facts["nulls"])
+    *of_kinds, texts = facts["counts"].tolist()
+    counts = {Kind(1 << place): count for place, count in enumerate(of_kinds) if count}
+    if texts:
+        counts[Kind(0)] = texts
     return ColumnFacts(
-        common=Kind(int(facts["common"]) if facts["values"] else 0),
+        common=Kind(int(facts["common"]) if counts else 0),
         met=Kind(int(facts["met"])),
         markers=[marker for place, marker in enumerate(scan.nulls) if nulls >> place & 1],
         has_empty=bool(nulls >> scanner.MAX_NULLS & 1),
-        values=int(facts["values"]),
+        counts=counts,
         misfits=int(facts["misfits"]),
         first_misfits=scan.misfits[number],
     )

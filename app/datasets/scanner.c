@@ -26,6 +26,8 @@ enum {
     ON_OFF = 512,
     ZERO_ONE = 1024,
     CODE = 2048, /* digits that are no 64-bit integer as integers are written: 00123 */
+    SAYS_TRUE = 4096,
+    SAYS_FALSE = 8192, /* either with one of the pairs of words, whose numbers are lower */
 };
 
 /* Why a record is refused. */
@@ -42,16 +44,16 @@ enum {
 };
 
 enum { LF = '\n', CR = '\r' };
-enum { SHOWN_MISFITS = 5, MAX_NULLS = 63, EMPTY = 63 };
+enum { SHOWN_MISFITS = 5, MAX_NULLS = 63, EMPTY = 63, TEXT = 12, COUNTS = 13 };
 
 /* A column of the block; app.datasets.scan_csv.FACTS. Nulls are no values. */
 typedef struct {
-    uint32_t wanted; /* in: values of none of these kinds are misfits */
+    uint32_t wanted; /* in: values of none of these kinds are misfits; 0: none is */
     uint32_t common; /* in and out: the kinds that every value has */
     uint32_t met;    /* the kinds that any value has */
     uint32_t misfits_shown;
     uint64_t nulls; /* bit n: null marker n was met; bit EMPTY: an unquoted empty field was */
-    int64_t values;
+    int64_t counts[COUNTS]; /* values by the lowest of their kinds, 2^n at n; at TEXT those of none */
     int64_t misfits;
     struct {
         int64_t record, at, size;
@@ -74,7 +76,7 @@ typedef struct {
     int delimiter, quote; /* quote: -1 for none */
     int crlf, completed;  /* completed: the last line feed is not in the file */
     const Nulls *nulls;
-    Byte ends[256]; /* bytes that end an unquoted field, or may not be in it */
+    uint32_t weights[256]; /* ENDS: the byte ends an unquoted field, or may not be in it; else see Weight */
 
     int fault;
     Py_ssize_t fault_at, records, newlines, longest;
@@ -260,16 +262,26 @@ static uint32_t word_kinds(const Byte *text, Py_ssize_t size)
     for (Py_ssize_t place = 0; place < size; place++)
         word = word << 8 | (text[place] >= 'A' && text[place] <= 'Z' ? text[place] | 32 : text[place]);
     switch (word) {
-    case WORD(0, 't', 'r', 'u', 'e'): case WORD('f', 'a', 'l', 's', 'e'):
-        return TRUE_FALSE;
-    case WORD(0, 0, 'y', 'e', 's'): case WORD(0, 0, 0, 'n', 'o'):
-        return YES_NO;
-    case WORD(0, 0, 0, 0, 'y'): case WORD(0, 0, 0, 0, 'n'):
-        return Y_N;
-    case WORD(0, 0, 0, 0, 't'): case WORD(0, 0, 0, 0, 'f'):
-        return T_F;
-    case WORD(0, 0, 0, 'o', 'n'): case WORD(0, 0, 'o', 'f', 'f'):
-        return ON_OFF;
+    case WORD(0, 't', 'r', 'u', 'e'):
+        return TRUE_FALSE | SAYS_TRUE;
+    case WORD('f', 'a', 'l', 's', 'e'):
+        return TRUE_FALSE | SAYS_FALSE;
+    case WORD(0, 0, 'y', 'e', 's'):
+        return YES_NO | SAYS_TRUE;
+    case WORD(0, 0, 0, 'n', 'o'):
+        return YES_NO | SAYS_FALSE;
+    case WORD(0, 0, 0, 0, 'y'):
+        return Y_N | SAYS_TRUE;
+    case WORD(0, 0, 0, 0, 'n'):
+        return Y_N | SAYS_FALSE;
+    case WORD(0, 0, 0, 0, 't'):
+        return T_F | SAYS_TRUE;
+    case WORD(0, 0, 0, 0, 'f'):
+        return T_F | SAYS_FALSE;
+    case WORD(0, 0, 0, 'o', 'n'):
+        return ON_OFF | SAYS_TRUE;
+    case WORD(0, 0, 'o', 'f', 'f'):
+        return ON_OFF | SAYS_FALSE;
     }
     return 0;
 }
@@ -291,6 +303,29 @@ static uint32_t kinds_of(const Byte *text, Py_ssize_t size)
     return 0;
 }
 
+/* What a byte adds to the weight of its text: up to SHORT bytes, the sum tells how many there are of each. */
+enum { SHORT = 15, POINT = 1 << 8, MINUS = 1 << 16, OTHER = 1 << 24, ENDS = 1 << 30 };
+
+static void fill_weights(uint32_t weights[256])
+{
+    for (int byte = 0; byte < 256; byte++)
+        weights[byte] = is_digit(byte) ? 0 : byte == '.' ? POINT : byte == '-' ? MINUS : OTHER;
+}
+
+/* As kinds_of, of most numbers of at most SHORT bytes; 0 of others, and of what is no number. */
+static inline uint32_t short_number_kinds(const Byte *text, Py_ssize_t size, uint32_t weight)
+{
+    int negative = *text == '-';
+    if (weight & ~(uint32_t)POINT & ~(uint32_t)(negative ? MINUS : 0))
+        return 0;
+    text += negative;
+    size -= negative;
+    if (weight & POINT)
+        return size > 1 && (*text != '0' || text[1] == '.') ? NUMBER : 0;
+    /* So few digits are less than 2^53. */
+    return size > 0 && *text > '0' + (size == 1 && !negative) ? INTEGER | NUMBER : 0;
+}
+
 /* ---------------------------------------------------------------- the scan */
 
 static int null_marker(const Nulls *nulls, const Byte *text, Py_ssize_t size)
@@ -304,7 +339,8 @@ static int null_marker(const Nulls *nulls, const Byte *text, Py_ssize_t size)
     return -1;
 }
 
-static void admit(Scan *scan, Column *column, const Byte *text, Py_ssize_t size, int quoted, int plain)
+static void admit(Scan *scan, Column *column, const Byte *text, Py_ssize_t size, uint32_t weight, int quoted,
+                  int plain)
 {
     if (size == 0 && !quoted) {
         column->nulls |= UINT64_C(1) << EMPTY;
@@ -317,12 +353,15 @@ static void admit(Scan *scan, Column *column, const Byte *text, Py_ssize_t size,
             column->nulls |= UINT64_C(1) << marker;
             return;
         }
-        kinds = kinds_of(text, size);
+        if (size <= SHORT && size > 0)
+            kinds = short_number_kinds(text, size, weight);
+        if (!kinds)
+            kinds = kinds_of(text, size);
     }
-    column->values++;
+    column->counts[__builtin_ctz(kinds | 1 << TEXT)]++;
     column->common &= kinds;
     column->met |= kinds;
-    if (!(kinds & column->wanted)) {
+    if (column->wanted && !(kinds & column->wanted)) {
         column->misfits++;
         if (column->misfits_shown < SHOWN_MISFITS) {
             column->misfit[column->misfits_shown].record = scan->records;
@@ -352,6 +391,7 @@ static void scan_records(Scan *scan)
         for (Py_ssize_t field = 0;; field++) {
             const Byte *text = at;
             Py_ssize_t size;
+            uint32_t weight = OTHER;
             int plain = 1, quoted = *at == quote;
             if (quoted) {
                 Py_ssize_t newlines = 0; /* not in the struct: a byte that is read might alias it */
@@ -370,12 +410,13 @@ static void scan_records(Scan *scan)
                 scan->newlines += newlines;
                 size = at - 1 - text;
             } else {
-                while (!scan->ends[*at])
-                    at++;
+                weight = 0;
+                for (uint32_t more; !((more = scan->weights[*at]) & ENDS); at++)
+                    weight += more;
                 size = at - text;
             }
             if (field < scan->width && !blank)
-                admit(scan, &scan->columns[field], text, size, quoted, plain);
+                admit(scan, &scan->columns[field], text, size, weight, quoted, plain);
             if (*at == delimiter) {
                 at++;
                 continue;
@@ -499,9 +540,10 @@ static PyObject *scan_block(PyObject *Py_UNUSED(module), PyObject *args)
     }
     if (read_nulls(markers, &nulls) < 0)
         goto done;
-    scan.ends[LF] = scan.ends[CR] = scan.ends[scan.delimiter] = 1;
+    fill_weights(scan.weights);
+    scan.weights[LF] = scan.weights[CR] = scan.weights[scan.delimiter] = ENDS;
     if (scan.quote >= 0)
-        scan.ends[scan.quote] = 1;
+        scan.weights[scan.quote] = ENDS;
     Py_BEGIN_ALLOW_THREADS
     scan_records(&scan);
     const Byte *end = scan.data + scan.size, *bad = find_bad_byte(scan.data, end);
@@ -518,6 +560,24 @@ done:
     return result;
 }
 
+/* Whether a byte stands an odd number of times in the data. */
+static int is_odd(const Byte *data, Py_ssize_t size, int byte)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), low_bits = UINT64_C(0x7F7F7F7F7F7F7F7F);
+    uint64_t odd = 0, eight; /* bit 7 of each byte: whether it stood there an odd number of times */
+    Py_ssize_t at = 0;
+    for (; size - at >= 8; at += 8) {
+        memcpy(&eight, data + at, 8);
+        eight ^= ones * (Byte)byte;
+        odd ^= ~(((eight & low_bits) + low_bits) | eight | low_bits); /* which are zero now */
+    }
+    for (; at < size; at++)
+        odd ^= (uint64_t)(data[at] == byte) << 7;
+    odd ^= odd >> 32;
+    odd ^= odd >> 16;
+    return (int)((odd ^ odd >> 8) >> 7 & 1);
+}
+
 PyDoc_STRVAR(last_end_doc, "last_end(data, quote, /)\n--\n\n"
                            "Where the last record ends that begins at the begin of the data, or 0.");
 
@@ -528,12 +588,11 @@ static PyObject *last_end(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "y*i", &data, &quote))
         return NULL;
     const Byte *begin = data.buf;
-    Py_ssize_t quotes = 0, end = data.len;
+    Py_ssize_t end = data.len;
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t at = 0; at < data.len; at++)
-        quotes += begin[at] == quote;
-    for (; end > 0 && !(begin[end - 1] == LF && quotes % 2 == 0); end--)
-        quotes -= begin[end - 1] == quote;
+    int open = quote >= 0 && is_odd(begin, end, quote);
+    for (; end > 0 && (open || begin[end - 1] != LF); end--)
+        open ^= begin[end - 1] == quote;
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     return PyLong_FromSsize_t(end);
@@ -568,7 +627,7 @@ static int fill_module(PyObject *module)
         {"BARE_RETURN", BARE_RETURN},       {"OTHER_LINE_END", OTHER_LINE_END},
         {"WIDTH", WIDTH},                   {"BLANK", BLANK},
         {"MAX_NULLS", MAX_NULLS},           {"SHOWN_MISFITS", SHOWN_MISFITS},
-        {"COLUMN_BYTES", sizeof(Column)},
+        {"COUNTS", COUNTS},                 {"COLUMN_BYTES", sizeof(Column)},
     };
     for (size_t place = 0; place < Py_ARRAY_LENGTH(constants); place++)
         if (PyModule_AddIntConstant(module, constants[place].name, constants[place].value) < 0)

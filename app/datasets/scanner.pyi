@@ -16,6 +16,7 @@ BLANK: Final[int]
 
 MAX_NULLS: Final[int]
 SHOWN_MISFITS: Final[int]
+COUNTS: Final[int]
 COLUMN_BYTES: Final[int]
 
 def scan(

@@ -1,6 +1,5 @@
 """What the columns of a CSV file become: their types, from what was seen over all rows, and their values."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +15,10 @@ from app.datasets.infer import (
     read_text,
     without_nulls,
 )
+from app.datasets.mixed import name_misfits
 from app.datasets.recipe import Recipe
 from app.datasets.scan_csv import ColumnFacts
-from app.errors import InputError, InvalidInput, pointer
-
-MIXED_FROM = 20  # numbers
-MIXED_SHARE = 19, 20  # of the values
+from app.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,12 @@ def read_column(name: str, source: str, facts: ColumnFacts, recipe: Recipe) -> C
     without values is of strings. Null markers that the recipe names are null in every column, those that it
     does not name (see ``NULL_TOKENS``) in columns of other types than string.
 
-    Raises InvalidInput for a value that is not of the type asked for, and for a mixed column: at least 20
-    of its values, and at least 95 % of them, are numbers, some are not, and none is digits that are no
-    integer, as 00123 is (such a column is of codes, and of strings).
+    Raises InvalidInput for a value that is not of the type asked for.
     """
     asked = recipe.types.get(name)
     type_ = asked or agreed_type(facts.common)
-    if asked not in (None, ColumnType.STRING) and facts.misfits:
+    if facts.misfits:
         raise _not_as_asked(name, type_, facts)
-    if type_ is ColumnType.STRING and asked is None and _is_mixed(facts):
-        raise _mixed(name, facts)
     is_null = facts.markers if recipe.nulls is not None or type_ is not ColumnType.STRING else []
     nulls = [*is_null, *([""] if facts.has_empty else [])]
     is_naive = type_ is ColumnType.DATETIME and facts.met & ~Kind.ZONED_TIME
@@ -72,29 +65,6 @@ def read_column(name: str, source: str, facts: ColumnFacts, recipe: Recipe) -> C
     return CsvColumn(Cells(name, type_, source), SQL_TYPES[type_], nulls)
 
 
-def _is_mixed(facts: ColumnFacts) -> bool:
-    numbers = facts.values - facts.misfits
-    share, whole = MIXED_SHARE
-    return (
-        facts.misfits > 0
-        and not facts.met & Kind.CODE
-        and numbers >= MIXED_FROM
-        and numbers * whole >= facts.values * share
-    )
-
-
-def _mixed(name: str, facts: ColumnFacts) -> InvalidInput:
-    first = facts.first_misfits[0]
-    nulls = json.dumps({"nulls": [*facts.markers, first.text]}, ensure_ascii=False)
-    types = json.dumps({"types": {name: "string"}}, ensure_ascii=False)
-    detail = (
-        f"Column {name!r} holds {facts.values - facts.misfits:,} numbers and {facts.misfits:,} other values, "
-        f"the first of them {first.text!r} in row {first.row}. Mend the rows; or say in the recipe that such "
-        f"texts mean null, as {nulls}, or that the column is of texts, as {types}."
-    )
-    return InvalidInput("mixed_column", detail, errors=_misfits(name, facts, "a number"))
-
-
 def _not_as_asked(name: str, type_: ColumnType, facts: ColumnFacts) -> InvalidInput:
     first = facts.first_misfits[0]
     more = facts.misfits - 1
@@ -104,11 +74,6 @@ def _not_as_asked(name: str, type_: ColumnType, facts: ColumnFacts) -> InvalidIn
         f"for ({WRITTEN_AS[type_]}){others}. Mend the data, name texts that mean null in the recipe's nulls, "
         "or take the column out of its types."
     )
-    return InvalidInput("value_out_of_type", detail, errors=_misfits(name, facts, f"of the type {type_}"))
-
-
-def _misfits(name: str, facts: ColumnFacts, wanted: str) -> list[InputError]:
-    return [
-        InputError(pointer("rows", row, "columns", name), f"{text!r} is not {wanted}.")
-        for row, text in facts.first_misfits
-    ]
+    return InvalidInput(
+        "value_out_of_type", detail, errors=name_misfits(name, facts.first_misfits, f"of the type {type_}")
+    )

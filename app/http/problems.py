@@ -151,7 +151,14 @@ async def _app_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     refused = cast("RequestValidationError", error)
-    found = [_input_error(fault, refused.body) for fault in refused.errors()]
+    errors = refused.errors()
+    # A list may be too short only because pydantic does not count its faulty items: these are told.
+    around = {fault["loc"][:depth] for fault in errors for depth in range(len(fault["loc"]))}
+    found = [
+        _input_error(fault, refused.body)
+        for fault in errors
+        if fault["type"] != "too_short" or fault["loc"] not in around
+    ]
     faults = list(dict.fromkeys(found))  # a body that two functions take is checked twice
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     return problem(request, 422, "invalid_input", f"The request is wrong: {detail}", errors=faults)
@@ -174,6 +181,8 @@ def _input_error(fault: dict[str, Any], body: Any) -> InputError:
     if not path and (wrong := WRONG_BODIES.get(fault["type"])):
         return InputError("", f"{wrong}; send a JSON object")
     words = PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+    if fault["type"] == "too_short" and (least := fault["ctx"]["min_length"]) > 1:
+        words = f"must have at least {least} items"
     if place != "body":
         return InputError(pointer(place, *path), words)
     absent = [path.pop()] if fault["type"] == "missing" else []

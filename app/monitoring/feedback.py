@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.events.service import record_event
 from app.monitoring.models import Feedback
 from app.registry.models import ModelVersion
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     """What a caller says of one prediction; ``observed_at`` is when the outcome was known."""
 
     prediction_id: str
-    actual: bool | int | float | str
+    actual: Value
     observed_at: datetime | None
     source: str | None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.registry.signature import Signature
+from app.training.evaluation import evaluate
 
 
 class JudgedPrediction(NamedTuple):
@@ -46,8 +47,6 @@ def evaluate_windows(
 
 
 def _metrics(judged: list[JudgedPrediction], signature: Signature) -> dict[str, float]:
-    from app.training.evaluation import evaluate  # loads scikit-learn, which serving does without
-
     actual = [one.actual for one in judged]
     predicted = [one.prediction for one in judged]
     if signature.classes is None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.policy import Permission
 from app.access.route import CallerDep, GuardedRoute
+from app.columns import Value
 from app.datasets.contract import Severity
 from app.datasets.contract_check import Unchecked
 from app.http.fields import Moment, Number
@@ -38,9 +39,7 @@ class FeedbackItem(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prediction_id: str = Field(examples=[PREDICTION_ID_EXAMPLE])
-    actual: bool | int | float | str = Field(
-        description="What came true, in the JSON type of the target.", examples=[True]
-    )
+    actual: Value = Field(description="What came true, in the JSON type of the target.", examples=[True])
     observed_at: Moment | None = Field(None, description="When it was known. Default: now.")
     source: str | None = Field(None, max_length=200, description="Where the outcome was seen.")
 
@@ -118,7 +117,7 @@ class FeedbackRevision(BaseModel):
     )
 
     revision: int
-    actual: bool | int | float | str
+    actual: Value
     observed_at: datetime
     source: str | None
     received_by: str

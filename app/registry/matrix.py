@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.datasets.engine import Parquet, connect, fit_to_width, identifier, rows_of
 from app.registry.signature import Feature, Role, Signature
 
@@ -55,7 +55,7 @@ class Column:
 
     name: str
     type: ColumnType
-    values: Sequence[bool | int | float | str] | None = None
+    values: Sequence[Value] | None = None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.errors import InputError, InvalidInput, pointer
 
 OTHER_CATEGORY = -1.0
@@ -167,7 +167,7 @@ class Signature(BaseModel):
     target: str
     target_type: ColumnType
     task: Task
-    classes: tuple[bool | int | float | str, ...] | None = None
+    classes: tuple[Value, ...] | None = None
     costs: tuple[tuple[float, ...], ...] | None = None
 
     @cached_property

@@ -13,7 +13,14 @@ from app.columns import ColumnType
 from app.serving.labels import probability_columns
 from app.serving.live import Target
 from app.serving.prediction_ids import ID_LENGTH, split_ids
-from app.serving.protocols.arrow_ipc import END_OF_STREAM, write_batch, write_start
+from app.serving.protocols.arrow_ipc import (
+    END_OF_STREAM,
+    Written,
+    arrow_type,
+    write_batch,
+    write_column,
+    write_start,
+)
 from app.serving.protocols.columns import Column, Kind, Values
 
 
@@ -60,31 +67,37 @@ class Answer:
     @cached_property
     def stream(self) -> bytes:
         """The answer as an Arrow stream of one batch."""
-        return b"".join((self.schema, write_batch(self.columns), END_OF_STREAM))
+        return b"".join((self.schema, self.batch, END_OF_STREAM))
 
     @property
     def schema(self) -> bytes:
         """The begin of that stream; its metadata says whose answer it is."""
-        version, variant = self.target.version, self.target.variant
-        named = {"model": version.model, "version": str(version.number), "variant": str(variant or "")}
-        return write_start(self.columns, named)
+        target = self.target
+        if not target.schema:
+            target.schema = _write_schema(target)
+        return target.schema
 
-    @cached_property
-    def columns(self) -> dict[str, Values]:
+    @property
+    def batch(self) -> bytes:
         """The columns of an answer in Arrow: ``prediction``, ``probability_<class>``, ``prediction_id``."""
-        scores, signature = self.scores, self.target.version.signature
-        valid = np.ones(len(scores), np.bool_)
-        if signature.classes is None:
-            columns = {"prediction": Values(Kind.FLOAT, valid, scores[:, 0])}
-        else:
+        signature = self.target.version.signature
+        columns = [Written(0, (b"", scores.tobytes())) for scores in self.scores.T]
+        if signature.classes is not None:
             labels = _labels(signature.classes, signature.target_type)
-            columns = {"prediction": Column(labels, signature.decide(scores)).plain()}
-            for place, name in enumerate(probability_columns(signature.classes)):
-                columns[name] = Values(Kind.FLOAT, valid, scores[:, place])
-        ends = np.arange(ID_LENGTH, len(self.ids) + 1, ID_LENGTH)
-        bounds = np.stack((ends - ID_LENGTH, ends), axis=1)
-        columns["prediction_id"] = Values(Kind.TEXT, valid, bounds, self.ids.encode())
-        return columns
+            columns.insert(0, write_column(Column(labels, signature.decide(self.scores)).plain()))
+        bounds = np.arange(0, len(self.ids) + 1, ID_LENGTH)
+        columns.append(Written(0, (b"", bounds.tobytes(), self.ids.encode())))
+        return write_batch(self.size, columns)
+
+
+def _write_schema(target: Target) -> bytes:
+    version = target.version
+    classes, type_ = version.signature.classes, version.signature.target_type
+    types = {"prediction": "float64" if classes is None else arrow_type(_labels(classes, type_))}
+    types |= dict.fromkeys(probability_columns(classes or ()), "float64")
+    types["prediction_id"] = "large_utf8"
+    variant = str(target.variant or "")
+    return write_start(types, {"model": version.model, "version": str(version.number), "variant": variant})
 
 
 def answer_body(target: Target, predictions: bytes, probabilities: bytes | None, ids: str) -> bytes:

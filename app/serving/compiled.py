@@ -167,6 +167,8 @@ class CompiledScorer:
             self._kernel = Scorer(**parts | pipeline.arrays(), features=len(self._names))
         except (TypeError, ValueError, OverflowError) as error:
             raise UnreadableScorer(str(error)) from error
+        self.is_quick = self._kernel.adds_steps
+        """Whether a row takes a tenth of a microsecond, not some."""
         self._width = pipeline.width
         self._scores = len(pipeline.initial)
         self.row = self._kernel.row

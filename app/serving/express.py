@@ -33,6 +33,8 @@ URL = re.compile(rb"/v1/models/([A-Za-z0-9_-]+):predict")
 ARROW = MediaType.ARROW_STREAM.encode()
 JSON_HEAD = b"content-type: application/json\r\n"
 PROTOCOL = "v1"
+QUICK_ROWS = 2000
+"""So many plain rows in Arrow at most are answered on the event loop, where the scorer is quick."""
 MAX_HEADS, MAX_HEAD = 1000, 4096
 """How many heads are remembered, and how long one may be, in bytes."""
 
@@ -47,6 +49,13 @@ class Admission(NamedTuple):
 
     caller: Caller
     name_text: bytes
+
+
+class Limit(NamedTuple):
+    """How many rows are answered at most, and how many of those that are not plain."""
+
+    rows: int
+    closely: int
 
 
 class Head:
@@ -111,6 +120,17 @@ class Express:
             head.admitted_by = ring.keys
         return self._predicting.live.current(head.model)
 
+    def limit(self, target: Target, head: Head) -> Limit | None:
+        """How much of a body is answered on the event loop; None where it is for a thread.
+
+        A thousand rows of Arrow and a quick scorer take as long as some hundred of JSON, and nearly all of it
+        under the interpreter's lock: the event loop would wait for a thread as well.
+        """
+        compiled = target.version.compiled
+        if head.is_arrow and compiled is not None and compiled.is_quick:
+            return Limit(QUICK_ROWS, SMALL_ROWS)
+        return Limit(SMALL_ROWS, SMALL_ROWS) if head.length <= SMALL_BODY else None
+
     def answer(
         self, target: Target, head: Head, body: bytes, server_headers: list[tuple[bytes, bytes]]
     ) -> Answered | None:
@@ -120,9 +140,9 @@ class Express:
         if compiled is None or admission is None:
             return None
         most = predicting.max_instances
-        if len(body) <= SMALL_BODY:
-            most = min(most, SMALL_ROWS)
-        rows = read_stream(version, body, most) if head.is_arrow else version.reader.read(body)
+        limit = self.limit(target, head) or Limit(most, most)
+        most = min(most, limit.rows)
+        rows = read_stream(version, body, most, limit.closely) if head.is_arrow else version.reader.read(body)
         if rows is None or rows.size > most:
             return None
         request_id = head.request_id or make_request_id()

@@ -11,9 +11,11 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <float.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -70,6 +72,7 @@ typedef struct {
     int32_t *places;
     double bound;
     double *weights; /* linear: (features, scores); NULL for trees */
+    char adds_steps; /* linear: see `can_add_steps` */
     double *initial; /* (scores,): linear: intercepts; trees: what the sums begin with */
     Node *nodes;
     uint32_t *roots;
@@ -160,50 +163,65 @@ static inline int32_t place_of(double code, int32_t size)
     return isnan(code) ? 0 : code >= 0.0 && code < size - 2 ? 2 + (int32_t)code : 1;
 }
 
+static inline double cell_at(const char *cells, int32_t column)
+{
+    double cell;
+    memcpy(&cell, cells + column * sizeof(double), sizeof cell); /* bytes need not be aligned */
+    return cell;
+}
+
+/* The feature that VALUE, MISSING, CURVE and LOOKUP make of a cell. */
+static inline double feature_of(const Scorer *self, const Step *step, double cell)
+{
+    const double *numbers = self->numbers + step->at;
+    switch (step->kind) {
+    case VALUE:
+        return standard(isnan(cell) ? numbers[0] : cell, numbers + 1, self->bound);
+    case MISSING:
+        return standard(isnan(cell) ? 1.0 : 0.0, numbers, self->bound);
+    case LOOKUP:
+        return held(numbers[place_of(cell, step->size)], self->bound);
+    }
+    double value = isnan(cell) ? numbers[0] : cell;
+    value = value < numbers[1] ? numbers[1] : value > numbers[2] ? numbers[2] : value;
+    if (!isnan(numbers[3]))
+        value = powered(value, numbers[3]);
+    return scaled(value, numbers + 4, self->bound);
+}
+
+/* The features that TIME makes. */
+static void time_features(const Scorer *self, const Step *step, double cell, double *features)
+{
+    const double *numbers = self->numbers + step->at;
+    double parts[TIME_PARTS];
+    if (!isnan(cell))
+        split_time(cell, parts);
+    for (int part = 0; part < step->size; part++, numbers += TIME_NUMBERS)
+        features[part] = scaled(isnan(cell) ? numbers[1] : parts[(int)numbers[0]], numbers + 2, self->bound);
+}
+
+/* The feature, from the first, that ONE_HOT makes 1, or -1 for none. */
+static inline int32_t hot_of(const Scorer *self, const Step *step, double cell)
+{
+    return self->places[step->at + place_of(cell, step->size)];
+}
+
 static void prepare(const Scorer *self, const char *cells, double *features)
 {
     memset(features, 0, self->features * sizeof(double));
     for (Py_ssize_t number = 0; number < self->step_count; number++) {
         const Step *step = &self->steps[number];
-        const double *numbers = self->numbers + (step->kind == PRODUCT ? 0 : step->at);
-        double *feature = features + step->feature;
-        double cell;
-        memcpy(&cell, cells + step->column * sizeof(double), sizeof cell); /* bytes need not be aligned */
-        switch (step->kind) {
-        case VALUE:
-            *feature = standard(isnan(cell) ? numbers[0] : cell, numbers + 1, self->bound);
-            break;
-        case MISSING:
-            *feature = standard(isnan(cell) ? 1.0 : 0.0, numbers, self->bound);
-            break;
-        case TIME: {
-            double parts[TIME_PARTS];
-            if (!isnan(cell))
-                split_time(cell, parts);
-            for (int part = 0; part < step->size; part++, numbers += TIME_NUMBERS)
-                feature[part] = scaled(isnan(cell) ? numbers[1] : parts[(int)numbers[0]], numbers + 2, self->bound);
-            break;
-        }
-        case ONE_HOT: {
-            int32_t place = self->places[step->at + place_of(cell, step->size)];
+        double *feature = features + step->feature, cell = cell_at(cells, step->column);
+        if (step->kind == ONE_HOT) {
+            int32_t place = hot_of(self, step, cell);
             if (place >= 0)
                 feature[place] = 1.0;
-            break;
-        }
-        case CURVE: {
-            double value = isnan(cell) ? numbers[0] : cell;
-            value = value < numbers[1] ? numbers[1] : value > numbers[2] ? numbers[2] : value;
-            if (!isnan(numbers[3]))
-                value = powered(value, numbers[3]);
-            *feature = scaled(value, numbers + 4, self->bound);
-            break;
-        }
-        case LOOKUP:
-            *feature = held(numbers[place_of(cell, step->size)], self->bound);
-            break;
-        case PRODUCT:
+        } else if (step->kind == TIME) {
+            time_features(self, step, cell, feature);
+        } else if (step->kind == PRODUCT) {
             *feature = features[step->at] * features[step->size];
-            break;
+        } else {
+            *feature = feature_of(self, step, cell);
         }
     }
     if (self->single)
@@ -240,6 +258,76 @@ static void score_linear_block(const Scorer *self, const double *features, Py_ss
     }
     for (; row < rows; row++)
         score_linear(self, features + row * self->features, scores + row * self->scores);
+}
+
+/* Whether one score can be summed up step by step: the steps make the features in their order, so that the
+ * terms are added in that of `score_linear`, and what is left out is 0 times a finite weight. */
+static int can_add_steps(const Scorer *self)
+{
+    int64_t next = 0;
+    if (self->weights == NULL || self->scores != 1 || self->single)
+        return 0;
+    for (Py_ssize_t position = 0; position < self->features; position++)
+        if (!isfinite(self->weights[position]))
+            return 0;
+    for (Py_ssize_t number = 0; number < self->step_count; number++) {
+        const Step *step = &self->steps[number];
+        if (step->kind == PRODUCT || step->feature < next || (step->kind == TIME && step->size > TIME_PARTS))
+            return 0;
+        int64_t features = step->kind == TIME ? step->size : 1;
+        for (int32_t place = 0; step->kind == ONE_HOT && place < step->size; place++)
+            features = Py_MAX(features, (int64_t)self->places[step->at + place] + 1);
+        next = step->feature + features;
+    }
+    return 1;
+}
+
+/* Linear scores of a block of rows without their features: of a one-hot column all but one are 0. */
+static void add_steps(const Scorer *self, const char *cells, Py_ssize_t rows, double *scores)
+{
+    const size_t width = self->columns * sizeof(double);
+    for (Py_ssize_t row = 0; row < rows; row++)
+        scores[row] = 0.0;
+    for (Py_ssize_t number = 0; number < self->step_count; number++) {
+        const Step *step = &self->steps[number];
+        const double *weight = self->weights + step->feature, *numbers = self->numbers + step->at;
+        switch (step->kind) {
+        case VALUE:
+            for (Py_ssize_t row = 0; row < rows; row++) {
+                double cell = cell_at(cells + row * width, step->column);
+                scores[row] += standard(isnan(cell) ? numbers[0] : cell, numbers + 1, self->bound) * *weight;
+            }
+            break;
+        case MISSING: {
+            double terms[2];
+            for (int missing = 0; missing < 2; missing++)
+                terms[missing] = standard(missing, numbers, self->bound) * *weight;
+            for (Py_ssize_t row = 0; row < rows; row++)
+                scores[row] += terms[isnan(cell_at(cells + row * width, step->column)) != 0];
+            break;
+        }
+        case ONE_HOT:
+            for (Py_ssize_t row = 0; row < rows; row++) {
+                int32_t hot = hot_of(self, step, cell_at(cells + row * width, step->column));
+                if (hot >= 0)
+                    scores[row] += weight[hot];
+            }
+            break;
+        case TIME:
+            for (Py_ssize_t row = 0; row < rows; row++) {
+                double parts[TIME_PARTS];
+                time_features(self, step, cell_at(cells + row * width, step->column), parts);
+                for (int part = 0; part < step->size; part++)
+                    scores[row] += parts[part] * weight[part];
+            }
+            break;
+        default:
+            for (Py_ssize_t row = 0; row < rows; row++)
+                scores[row] += feature_of(self, step, cell_at(cells + row * width, step->column)) * *weight;
+        }
+    }
+    for (Py_ssize_t row = 0; row < rows; row++)
+        scores[row] += self->initial[0];
 }
 
 /* Walk from each node of `at` to its leaf, each by features of its own. Both ways' choice is arithmetic:
@@ -518,9 +606,10 @@ static int check(Scorer *self, Py_ssize_t initial, Py_ssize_t weights, Py_ssize_
     for (Py_ssize_t output = 0; output < self->outputs; output++)
         if (!within(self->classes[output], 1, self->width))
             return refuse("an output's class is not there");
-    if (check_steps(self) < 0)
+    if (check_steps(self) < 0 || check_trees(self) < 0)
         return -1;
-    return check_trees(self);
+    self->adds_steps = can_add_steps(self);
+    return 0;
 }
 
 static void scorer_dealloc(Scorer *self)
@@ -613,11 +702,15 @@ static PyObject *scorer_row(Scorer *self, PyObject *cells)
     } else {
         double *features = space, *scores = features + self->features, *output = scores + self->scores,
                *row = output + outputs;
-        prepare(self, given.buf, features);
-        if (self->weights != NULL)
-            score_linear(self, features, scores);
-        else
-            score_trees(self, features, scores);
+        if (self->adds_steps) {
+            add_steps(self, given.buf, 1, scores);
+        } else {
+            prepare(self, given.buf, features);
+            if (self->weights != NULL)
+                score_linear(self, features, scores);
+            else
+                score_trees(self, features, scores);
+        }
         answer(self, scores, output, row);
         result = tuple_of(row, self->width);
     }
@@ -636,17 +729,22 @@ static void run(const Scorer *self, const char *cells, Py_ssize_t rows, Py_ssize
            *outputs = scores + block * self->scores;
     for (Py_ssize_t first = 0; first < rows; first += block) {
         Py_ssize_t count = Py_MIN(block, rows - first);
-        for (Py_ssize_t row = 0; row < count; row++, cells += self->columns * sizeof(double))
-            prepare(self, cells, features + row * self->features);
+        if (self->adds_steps && wanted != FEATURES) {
+            add_steps(self, cells, count, scores);
+        } else {
+            for (Py_ssize_t row = 0; row < count; row++)
+                prepare(self, cells + row * self->columns * sizeof(double), features + row * self->features);
+            if (wanted != FEATURES && self->weights != NULL)
+                score_linear_block(self, features, count, scores);
+            else if (wanted != FEATURES)
+                score_block(self, features, count, scores);
+        }
+        cells += count * self->columns * sizeof(double);
         if (wanted == FEATURES) {
             memcpy(out, features, count * self->features * sizeof(double));
             out += count * self->features;
             continue;
         }
-        if (self->weights != NULL)
-            score_linear_block(self, features, count, scores);
-        else
-            score_block(self, features, count, scores);
         if (wanted == SCORES) {
             memcpy(out, scores, count * self->scores * sizeof(double));
             out += count * self->scores;
@@ -735,6 +833,11 @@ static PyObject *scorer_prepare(Scorer *self, PyObject *const *args, Py_ssize_t 
     return run_on(self, args, nargs, FEATURES);
 }
 
+static PyMemberDef scorer_members[] = {
+    {"adds_steps", T_BOOL, offsetof(Scorer, adds_steps), READONLY, "Whether a row takes no more than its cells."},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyMethodDef scorer_methods[] = {
     {"row", (PyCFunction)scorer_row, METH_O, row_doc},
     {"matrix", (PyCFunction)(void (*)(void))scorer_matrix, METH_FASTCALL, matrix_doc},
@@ -749,6 +852,7 @@ static PyType_Slot scorer_slots[] = {
     {Py_tp_new, scorer_new},
     {Py_tp_dealloc, scorer_dealloc},
     {Py_tp_methods, scorer_methods},
+    {Py_tp_members, scorer_members},
     {Py_tp_doc, (void *)scorer_doc},
     {0, NULL},
 };
@@ -953,11 +1057,11 @@ static uint64_t hash_of(const char *text, Py_ssize_t size, const char *end)
     uint64_t hash = (uint64_t)size * odd;
     for (; size > 0; text += 8, size -= 8) {
         uint64_t word = 0;
-        if (size >= 8 || end - text < 8)
+        if (end - text < 8) {
             memcpy(&word, text, Py_MIN(size, 8));
-        else {
+        } else { /* without a guess at the size, which would be wrong every other time */
             memcpy(&word, text, 8);
-            word &= ((uint64_t)1 << 8 * size) - 1;
+            word &= UINT64_MAX >> (64 - 8 * Py_MIN(size, 8));
         }
         hash = (hash ^ word) * odd;
         hash ^= hash >> 32;
@@ -1077,14 +1181,307 @@ static PyType_Spec text_codes_spec = {
     .slots = text_codes_slots,
 };
 
+/* ---------------------------------------------------------------- cells from Arrow's columns */
+
+/* Whether it is a TextCodes: the type is final, and no other is freed like this. */
+static inline int is_text_codes(PyObject *object)
+{
+    return Py_TYPE(object)->tp_dealloc == (destructor)text_codes_dealloc;
+}
+
+/* A part of a batch's body. */
+typedef struct {
+    const char *bytes;
+    int64_t size;
+} Span;
+
+/* A column of a record batch, and where its cells go: to every `stride`th number from `cells` on. */
+typedef struct {
+    const char *format;
+    PyObject *coder;
+    Py_ssize_t rows;
+    int64_t nulls;
+    Span valid, values, text;
+    double *cells;
+    Py_ssize_t stride;
+} ArrowColumn;
+
+static inline int is_valid(const ArrowColumn *column, Py_ssize_t row)
+{
+    return column->nulls == 0 || (column->valid.bytes[row / 8] >> row % 8 & 1);
+}
+
+/* Whether a bitmap of validity, where there is one, has as many zeros as there are said to be nulls. */
+static int check_nulls(const ArrowColumn *column)
+{
+    int64_t ones = 0;
+    if (column->valid.size == 0)
+        return column->nulls == 0;
+    if (column->valid.size < (column->rows + 7) / 8)
+        return 0;
+    for (Py_ssize_t row = 0; row < column->rows; row += 64) {
+        uint64_t word = 0;
+        Py_ssize_t bits = Py_MIN(column->rows - row, 64);
+        memcpy(&word, column->valid.bytes + row / 8, (bits + 7) / 8);
+        ones += __builtin_popcountll(word << (64 - bits));
+    }
+    return column->rows - ones == column->nulls;
+}
+
+#define READ_EACH(type, cell_of)                                                     \
+    do {                                                                             \
+        if (column->values.size / (int64_t)sizeof(type) < column->rows)              \
+            return 0;                                                                \
+        for (Py_ssize_t row = 0; row < column->rows; row++) {                        \
+            type value;                                                              \
+            memcpy(&value, column->values.bytes + row * sizeof value, sizeof value); \
+            column->cells[row * column->stride] = cell_of;                           \
+        }                                                                            \
+    } while (0)
+
+/* As far from 1970 as microseconds are exact in a float64, and their quotient is rounded once. */
+#define EXACT_MICROSECONDS ((int64_t)1 << 53)
+#define EXACT_DAYS (EXACT_MICROSECONDS / 86400000000)
+
+/* Numbers, truth values and times: whether each that is not null is one that JSON could say. */
+static int read_numbers(const ArrowColumn *column)
+{
+    int is_float = 0;
+    switch (column->format[0]) {
+    case 'c':
+        READ_EACH(int8_t, (double)value);
+        break;
+    case 'C':
+        READ_EACH(uint8_t, (double)value);
+        break;
+    case 's':
+        READ_EACH(int16_t, (double)value);
+        break;
+    case 'S':
+        READ_EACH(uint16_t, (double)value);
+        break;
+    case 'i':
+        READ_EACH(int32_t, (double)value);
+        break;
+    case 'I':
+        READ_EACH(uint32_t, (double)value);
+        break;
+    case 'l':
+        READ_EACH(int64_t, (double)value);
+        break;
+    case 'L':
+        READ_EACH(uint64_t, (double)value);
+        break;
+    case 'g':
+        READ_EACH(double, value);
+        is_float = 1;
+        break;
+    case 'b':
+        if (column->values.size < (column->rows + 7) / 8)
+            return 0;
+        for (Py_ssize_t row = 0; row < column->rows; row++)
+            column->cells[row * column->stride] = column->values.bytes[row / 8] >> row % 8 & 1;
+        break;
+    case 't':
+        /* What lies too far from 1970 becomes infinite, and is refused below. */
+        if (column->format[1] == 'd')
+            READ_EACH(int32_t, value < -EXACT_DAYS || value > EXACT_DAYS ? Py_HUGE_VAL : value * 86400.0);
+        else
+            READ_EACH(int64_t, value < -EXACT_MICROSECONDS || value > EXACT_MICROSECONDS ? Py_HUGE_VAL
+                                                                                         : (double)value / 1e6);
+        is_float = 1;
+        break;
+    default:
+        return 0;
+    }
+    int is_whole = is_float && column->coder != Py_None;
+    for (Py_ssize_t row = 0; (is_float || column->nulls) && row < column->rows; row++) {
+        double *cell = &column->cells[row * column->stride];
+        if (!is_valid(column, row))
+            *cell = Py_NAN;
+        else if (!isfinite(*cell) || (is_whole && *cell != floor(*cell)))
+            return 0;
+    }
+    return 1;
+}
+
+/* 1 where a text is UTF-8 without U+0000, 0 where it is not, -1 with an exception. */
+static int check_text(Span text, int *is_ascii)
+{
+    if (text.size && memchr(text.bytes, 0, text.size) != NULL)
+        return 0;
+    PyObject *decoded = PyUnicode_DecodeUTF8(text.bytes, text.size, NULL);
+    if (decoded == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    *is_ascii = PyUnicode_IS_ASCII(decoded);
+    Py_DECREF(decoded);
+    return 1;
+}
+
+/* Whether a text of UTF-8 can be cut here, and not within a character. */
+static inline int is_cut(Span text, int64_t at)
+{
+    return at >= text.size || (text.bytes[at] & 0xC0) != 0x80;
+}
+
+static inline int64_t offset_at(const ArrowColumn *column, Py_ssize_t row)
+{
+    if (column->format[0] == 'U') {
+        int64_t offset;
+        memcpy(&offset, column->values.bytes + row * sizeof offset, sizeof offset);
+        return offset;
+    }
+    int32_t offset;
+    memcpy(&offset, column->values.bytes + row * sizeof offset, sizeof offset);
+    return offset;
+}
+
+/* Texts: each begins where the one before it ends, and not within a character. */
+static int read_texts(const ArrowColumn *column)
+{
+    Span text = column->text;
+    int64_t width = column->format[0] == 'U' ? 8 : 4, start;
+    if (column->values.size / width <= column->rows || (start = offset_at(column, 0)) < 0)
+        return 0;
+    int is_ascii, status = check_text(text, &is_ascii);
+    if (status != 1)
+        return status;
+    if (!is_ascii && !is_cut(text, start))
+        return 0;
+    const TextCodes *codes = column->coder == Py_None ? NULL : (const TextCodes *)column->coder;
+    for (Py_ssize_t row = 0; row < column->rows; row++) {
+        int64_t end = offset_at(column, row + 1), size = end - start;
+        if (end < start || end > text.size || (!is_ascii && !is_cut(text, end)))
+            return 0;
+        if (codes != NULL && is_valid(column, row)) {
+            const char *begin = text.bytes + start;
+            const Slot *slot = slot_of(codes, begin, size, hash_of(begin, size, text.bytes + text.size));
+            column->cells[row * column->stride] = slot->text == NULL ? -1.0 : slot->code;
+        }
+        start = end;
+    }
+    return 1;
+}
+
+/* The pairs of int64 that a batch's metadata gives, and how many of them are taken. */
+typedef struct {
+    Py_buffer vector;
+    Py_ssize_t taken;
+} Pairs;
+
+static int take_pair(Pairs *pairs, int64_t pair[2])
+{
+    if (pairs->taken >= pairs->vector.len / 16)
+        return 0;
+    memcpy(pair, (const char *)pairs->vector.buf + 16 * pairs->taken++, 16);
+    return 1;
+}
+
+static int take_span(Pairs *buffers, const Py_buffer *body, Span *span)
+{
+    int64_t pair[2];
+    if (!take_pair(buffers, pair) || pair[0] < 0 || pair[1] < 0 || pair[0] > body->len || pair[1] > body->len - pair[0])
+        return 0;
+    *span = (Span){(const char *)body->buf + pair[0], pair[1]};
+    return 1;
+}
+
+static int read_column(ArrowColumn *column, const Py_buffer *body, Pairs *nodes, Pairs *buffers, int nullable)
+{
+    int64_t node[2];
+    if (!take_pair(nodes, node) || node[0] != column->rows || node[1] < 0 || (node[1] && !nullable))
+        return 0;
+    column->nulls = node[1];
+    if (!take_span(buffers, body, &column->valid) || !take_span(buffers, body, &column->values)
+        || !check_nulls(column))
+        return 0;
+    if (column->format[0] != 'u' && column->format[0] != 'U')
+        return read_numbers(column);
+    return take_span(buffers, body, &column->text) ? read_texts(column) : 0;
+}
+
+PyDoc_STRVAR(encode_batch_doc,
+             "encode_batch(body, nodes, buffers, rows, coders, width, /)\n--\n\n"
+             "The float64 cells of a record batch of Arrow, row by row, as bytes; None for what is not plain.");
+
+static PyObject *encode_batch(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer body;
+    Pairs nodes = {.taken = 0}, buffers = {.taken = 0};
+    Py_ssize_t rows, width;
+    PyObject *coders, *bytes = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*y*nO!n", &body, &nodes.vector, &buffers.vector, &rows, &PyTuple_Type, &coders,
+                          &width))
+        return NULL;
+    double *aside = NULL; /* for cells that no model wants */
+    int status = -1;
+    if (rows < 0 || width < 0 || rows > PY_SSIZE_T_MAX / (Py_ssize_t)sizeof(double) / Py_MAX(width, 1)) {
+        PyErr_SetString(PyExc_ValueError, "a batch of impossible size");
+        goto done;
+    }
+    bytes = PyBytes_FromStringAndSize(NULL, rows * width * (Py_ssize_t)sizeof(double));
+    aside = PyMem_New(double, Py_MAX(rows, 1));
+    if (bytes == NULL || aside == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    double *cells = (double *)(void *)PyBytes_AS_STRING(bytes);
+    for (Py_ssize_t cell = 0; cell < rows * width; cell++)
+        cells[cell] = Py_NAN; /* a column that is not sent is null */
+    status = 1;
+    for (Py_ssize_t place = 0; status == 1 && place < PyTuple_GET_SIZE(coders); place++) {
+        ArrowColumn column = {.rows = rows};
+        Py_ssize_t to;
+        int nullable;
+        status = -1;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(coders, place), "snOp", &column.format, &to, &column.coder, &nullable))
+            break;
+        int is_text = column.format[0] == 'u' || column.format[0] == 'U';
+        if (to >= width || (is_text && column.coder != Py_None && !is_text_codes(column.coder))) {
+            PyErr_SetString(PyExc_ValueError, "a column that goes nowhere, or texts without their TextCodes");
+            break;
+        }
+        column.cells = to < 0 ? aside : cells + to;
+        column.stride = to < 0 ? 1 : width;
+        status = read_column(&column, &body, &nodes, &buffers, nullable);
+    }
+    if (status == 1 && (nodes.taken * 16 != nodes.vector.len || buffers.taken * 16 != buffers.vector.len))
+        status = 0;
+done:
+    PyMem_Free(aside);
+    PyBuffer_Release(&buffers.vector);
+    PyBuffer_Release(&nodes.vector);
+    PyBuffer_Release(&body);
+    if (status == 1)
+        return bytes;
+    Py_XDECREF(bytes);
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* ---------------------------------------------------------------- base32 */
 
 PyDoc_STRVAR(base32_doc, "base32(raw, /)\n--\n\n"
                          "RFC 4648 base32 in lower case of bytes whose length is a multiple of 5.");
 
+/* Eight letters of 40 bits, which are spread over eight bytes and made letters there all at once. */
+static inline uint64_t letters_of(uint64_t bits)
+{
+    const uint64_t ones = 0x0101010101010101;
+    bits = (bits & 0xFFFFF00000) << 12 | (bits & 0x00000FFFFF);
+    bits = (bits & 0x000FFC00000FFC00) << 6 | (bits & 0x000003FF000003FF);
+    bits = (bits & 0x03E003E003E003E0) << 3 | (bits & 0x001F001F001F001F);
+    uint64_t is_digit = (bits + ones * (128 - 26)) >> 7 & ones;
+    return bits + ones * 'a' - is_digit * ('a' + 26 - '2');
+}
+
 static PyObject *base32(PyObject *Py_UNUSED(module), PyObject *raw)
 {
-    static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
     if (!PyBytes_Check(raw) || PyBytes_GET_SIZE(raw) % 5) {
         PyErr_SetString(PyExc_ValueError, "takes bytes whose length is a multiple of 5");
         return NULL;
@@ -1097,12 +1494,12 @@ static PyObject *base32(PyObject *Py_UNUSED(module), PyObject *raw)
     if (text == NULL)
         return NULL;
     Py_UCS1 *letter = PyUnicode_1BYTE_DATA(text);
-    for (Py_ssize_t group = 0; group < groups; group++, byte += 5) {
+    for (Py_ssize_t group = 0; group < groups; group++, byte += 5, letter += 8) {
         uint64_t bits = 0;
         for (int place = 0; place < 5; place++)
             bits = bits << 8 | byte[place];
-        for (int shift = 35; shift >= 0; shift -= 5)
-            *letter++ = (Py_UCS1)digits[bits >> shift & 31];
+        bits = __builtin_bswap64(letters_of(bits));
+        memcpy(letter, &bits, sizeof bits);
     }
     return text;
 }
@@ -1112,6 +1509,7 @@ static PyObject *base32(PyObject *Py_UNUSED(module), PyObject *raw)
 static PyMethodDef methods[] = {
     {"encode_row", (PyCFunction)(void (*)(void))encode_row, METH_FASTCALL, encode_row_doc},
     {"encode_rows", (PyCFunction)(void (*)(void))encode_rows, METH_FASTCALL, encode_rows_doc},
+    {"encode_batch", encode_batch, METH_VARARGS, encode_batch_doc},
     {"yeo_johnson", yeo_johnson, METH_VARARGS, yeo_johnson_doc},
     {"base32", base32, METH_O, base32_doc},
     {NULL, NULL, 0, NULL},

@@ -35,6 +35,10 @@ class Scorer:
     Raises ValueError for arrays that do not fit together.
     """
 
+    @property
+    def adds_steps(self) -> bool:
+        """Whether a row takes as long as its cells, however many features they make: one linear score."""
+
     def __new__(
         cls,
         *,
@@ -93,6 +97,26 @@ class TextCodes:
 
         ``bounds`` (n, 2) says where in ``text`` each begins and ends; one that lies outside is not known.
         """
+
+def encode_batch(
+    body: memoryview,
+    nodes: NDArray[np.void],
+    buffers: NDArray[np.void],
+    rows: int,
+    coders: tuple[tuple[str, int, Literal["integer"] | TextCodes | None, bool], ...],
+    width: int,
+    /,
+) -> bytes | None:
+    """The float64 cells of a record batch of Arrow, shape (rows, width), row by row; null becomes NaN.
+
+    ``nodes`` and ``buffers`` are the pairs of int64 in its metadata. Each column has a coder: the format
+    string of its type in Arrow's C data interface, one of cCsSiIlLgbuU, ``tdD`` and ``tsu:``; the place of
+    its cells in a row, or -1 where it is only checked; how its values become cells, as for ``encode_row``;
+    whether it may hold nulls. A place that no column has is null.
+
+    None for a batch that is damaged, that holds a value which JSON could not say, or whose cells take more
+    than arithmetic. Raises ValueError for coders that do not fit.
+    """
 
 def base32(raw: bytes, /) -> str:
     """RFC 4648 base32 in lower case of bytes whose length is a multiple of 5; other lengths: ValueError."""

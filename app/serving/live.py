@@ -50,6 +50,8 @@ class Target:
         self.weight = weight
         self.meters: dict[str, Any] = {}
         """The metrics of its answers by protocol, which ``predicting`` keeps here."""
+        self.schema = b""
+        """That of its answers in Arrow, which ``answers`` keeps here."""
         # What every answer of it and every record of it say alike.
         self.deployment_text = msgspec.json.encode(deployment_id)
         self.classes_text = msgspec.json.encode(version.signature.classes)

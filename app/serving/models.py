@@ -84,13 +84,3 @@ class PredictionCount(Base):
     version: Mapped[int]
     deployment: Mapped[int | None]
     rows: Mapped[int]
-
-
-class SigningKey(Base):
-    """A secret, one for all processes of an installation: of prediction ids, and of receipts by default."""
-
-    __tablename__ = "signing_keys"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    secret: Mapped[str]
-    created_at: Mapped[datetime]

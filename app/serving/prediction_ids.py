@@ -22,13 +22,10 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from app.access.caller import Caller
 from app.serving.kernels import base32
-from app.serving.models import SigningKey
 
+KEY_NAME = "prediction-ids"
 ID_LENGTH = 40
 TICK = timedelta(microseconds=16)
 """How exact the time in an id is."""
@@ -38,7 +35,8 @@ _TIME_BYTES, _NUMBER_BYTES, _RANDOM_BYTES, _ROW_BYTES, _MAC_BYTES = 6, 3, 5, 2, 
 _SHARED_BYTES = _TIME_BYTES + 2 * _NUMBER_BYTES + _RANDOM_BYTES
 _ROWS_OF_DIGEST = hashlib.blake2b.MAX_DIGEST_SIZE // _MAC_BYTES
 _MAX_ROWS = 2 ** (8 * _ROW_BYTES)
-_KEY_NAME = "prediction-ids"
+_GROUPS = [group.to_bytes(_ROW_BYTES, "big") for group in range(-(-_MAX_ROWS // _ROWS_OF_DIGEST))]
+_ROW = np.dtype([("shared", f"V{_SHARED_BYTES}"), ("row", f">u{_ROW_BYTES}"), ("mac", f"V{_MAC_BYTES}")])
 
 
 class PredictionId(NamedTuple):
@@ -78,12 +76,17 @@ class PredictionIds:
         )
 
     def _make_many(self, shared: bytes, count: int) -> str:
-        digests = [self._digest(shared, row) for row in range(0, count, _ROWS_OF_DIGEST)]
-        macs = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _MAC_BYTES)
-        table = np.empty((count, _SHARED_BYTES + _ROW_BYTES + _MAC_BYTES), np.uint8)
-        table[:, :_SHARED_BYTES] = np.frombuffer(shared, np.uint8)
-        table[:, _SHARED_BYTES:-_MAC_BYTES] = np.arange(count, dtype=">u2").view(np.uint8).reshape(count, -1)
-        table[:, -_MAC_BYTES:] = macs[:count]
+        started = self._keyed.copy()
+        started.update(shared)
+        digests = []
+        for group in _GROUPS[: -(-count // _ROWS_OF_DIGEST)]:
+            digest = started.copy()
+            digest.update(group)
+            digests.append(digest.digest())
+        table = np.empty(count, _ROW)
+        table["shared"] = np.void(shared)
+        table["row"] = np.arange(count)
+        table["mac"] = np.frombuffer(b"".join(digests), _ROW["mac"], count)
         return base32(table.tobytes())
 
     def _draw(self) -> bytes:
@@ -113,17 +116,5 @@ class PredictionIds:
     def _digest(self, shared: bytes, row: int) -> bytes:
         """The checksums of the ten rows that this row is one of."""
         digest = self._keyed.copy()  # half the time of taking up the key anew
-        digest.update(shared + (row // _ROWS_OF_DIGEST).to_bytes(_ROW_BYTES, "big"))
+        digest.update(shared + _GROUPS[row // _ROWS_OF_DIGEST])
         return digest.digest()
-
-
-def ensure_signing_key(session: Session, caller: Caller, name: str = _KEY_NAME) -> bytes:
-    """A secret of the installation, 32 bytes, made on first use: by default that for prediction ids."""
-    if session.get(SigningKey, name) is None:
-        try:
-            with session.begin_nested():
-                secret = secrets.token_hex(32)
-                session.add(SigningKey(name=name, secret=secret, created_at=caller.now))
-        except IntegrityError:  # another process has made it in the meantime
-            pass
-    return bytes.fromhex(session.get_one(SigningKey, name).secret)

@@ -13,6 +13,7 @@ from app.registry.models import ModelVersion
 from app.registry.signature import Signature
 from app.serving.batching import Batches
 from app.serving.compiled import CompiledScorer
+from app.serving.protocols.arrow_rows import BatchEncoder
 from app.serving.rows import RowReader
 from app.serving.scorers import Scorer, open_scorer
 from app.store import Store, StoreFault
@@ -40,6 +41,10 @@ class LoadedVersion:
     @cached_property
     def reader(self) -> RowReader:
         return RowReader(self.signature)
+
+    @cached_property
+    def batch_encoder(self) -> BatchEncoder:
+        return BatchEncoder(self.signature)
 
     @cached_property
     def batches(self) -> Batches:

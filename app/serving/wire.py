@@ -15,7 +15,6 @@ from uvicorn.server import ServerState
 
 from app.serving.express import END_OF_HEAD, STATE, Answered, Express
 from app.serving.live import LiveDeployment, Target
-from app.serving.predicting import SMALL_BODY
 
 log = structlog.get_logger()
 
@@ -67,7 +66,7 @@ class ExpressProtocol(HttpToolsProtocol):
             return
         target = deployment.choose()
         arguments = target, head, body, self.server_state.default_headers
-        if len(body) <= SMALL_BODY or target.version.compiled is None:
+        if target.version.compiled is None or self._express.limit(target, head) is not None:
             self._answer(data, deployment, target, started, self._express.answer(*arguments))
             return
         self._in_thread = True

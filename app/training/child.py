@@ -9,6 +9,8 @@ if __name__ == "__main__":
     wait_for_folder = follow_the_worker()
     # Its libraries make their threads when they load: a sum over several depends on how many there are.
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    import duckdb  # noqa: F401 - the fit reads its table with it
+
     from app.training.environment import describe_environment
     from app.training.fit import carry_out  # not before now: to load scikit-learn takes seconds
 

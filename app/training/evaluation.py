@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.registry.signature import Task
 
@@ -60,9 +59,8 @@ def _binary(
     if probabilities is None:
         return metrics
     positive = probabilities[:, 1]
-    if np.unique(actual).size == 2:
-        metrics["roc_auc"] = float(roc_auc_score(actual, positive))
-        metrics["average_precision"] = float(average_precision_score(actual, positive))
+    if confusion.sum(axis=1).all():
+        metrics["roc_auc"], metrics["average_precision"] = _ranking(actual == 1, positive)
     metrics["log_loss"] = _log_loss(actual, probabilities)
     metrics["brier_score"] = float(np.mean((positive - actual) ** 2))
     return metrics
@@ -80,10 +78,28 @@ def _multiclass(
         return metrics
     metrics["log_loss"] = _log_loss(actual, probabilities)
     classes = range(probabilities.shape[1])
-    if np.unique(actual).size == len(classes):
-        areas = [roc_auc_score(actual == index, probabilities[:, index]) for index in classes]
+    if np.count_nonzero(confusion.sum(axis=1)) == len(classes):
+        areas = [_ranking(actual == index, probabilities[:, index])[0] for index in classes]
         metrics["roc_auc_ovr"] = float(np.mean(areas))
     return metrics
+
+
+def _ranking(true: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float, float]:
+    """The area under the ROC curve, and the average precision; both kinds of rows are there.
+
+    As scikit-learn defines them (``roc_auc_score``, ``average_precision_score``), which sorts for each, and
+    looks several times at what the rows hold: that takes ten times as long.
+    """
+    order = np.argsort(score)[::-1]
+    ordered = score[order]
+    # Rows of one score are one step: in what order they were sorted does not matter.
+    said = 1 + np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)
+    hits = np.cumsum(true[order])[said - 1]
+    found, false = np.diff(hits, prepend=0), np.diff(said - hits, prepend=0)
+    beaten = int(np.sum(false * (2 * hits - found)))  # twice the pairs in order, a tie being half of one
+    positives = int(hits[-1])
+    area = beaten / (2 * positives * (len(true) - positives))
+    return area, float(np.sum(found * (hits / said)) / positives)
 
 
 def _shared(confusion: NDArray[np.int64]) -> dict[str, float]:

@@ -7,8 +7,7 @@ and leaves the files of ``handover`` behind (``scorer.npz`` where the model is s
 
 import json
 import math
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,14 @@ from numpy.typing import NDArray
 from app import child
 from app.columns import ColumnType
 from app.datasets.engine import Parquet
-from app.registry.predictor import predict
 from app.registry.reference import build_reference
-from app.registry.runtime import Runtime
 from app.registry.signature import Feature, Role, Signature, format_time
-from app.serving.compile import NotCompilable, compile_pipeline
-from app.serving.compiled import CompiledScorer
-from app.serving.parity import check_parity
 from app.serving.scorers import open_scorer
 from app.training.environment import describe_environment
-from app.training.fitting import scores_of
+from app.training.fitting import Score
 from app.training.handover import HOLDOUT, MODEL, PROBE, REPORT, RESULT, SCORER
 from app.training.preparation.summary import describe_preparation
+from app.training.remarks import remark
 from app.training.report.build import build_report
 from app.training.report.subject import Subject
 from app.training.search.footprint import measure_served
@@ -68,14 +63,15 @@ def fit_model(
 ) -> dict[str, Any]:
     """Fit, leave the model's files in the folder, and return what its ``ModelVersion`` holds beside them."""
     result = train(parquet, spec, child.report, before=before, tell=_tell)
-    score, reason = _write_model(result, folder)
+    _write_model(result, folder)
     child.report(0.9, "writing the evaluation report")
     subject = Subject(
         spec=spec,
         signature=result.signature,
         pipeline=result.pipeline,
-        score=score,
+        score=result.served.score,
         metric=result.metric,
+        scores=result.scores,
         training=result.training,
         training_target=result.training_target,
         holdout=result.holdout,
@@ -88,8 +84,8 @@ def fit_model(
     )
     report = build_report(subject, describe_preparation(result.pipeline, result.signature))
     (folder / REPORT).write_text(json.dumps(report, allow_nan=False))
-    write_holdout(folder / HOLDOUT, result.holdout_rows, result.target, subject.scores)
-    _write_probe(folder / PROBE, result.training, score)
+    write_holdout(folder / HOLDOUT, result.holdout_rows, result.target, result.scores)
+    _write_probe(folder / PROBE, result.training, result.served.score)
     drawn = _drawn(result.training, spec.seed)
     reference = build_reference(result.signature, drawn, _drawn(result.reference_scores, spec.seed))
     child.report(1.0, "done")
@@ -108,14 +104,14 @@ def fit_model(
             "reproducible": result.reproducible,
             "configuration": result.configuration.to_json(),
             "dropped": result.dropped,
-            "notes": result.notes,
+            "notes": [*result.notes, *remark(result, spec)],
             "rows": result.rows,
-            "as_served": _measure(result, folder, reason),
+            "as_served": _measure(result, folder),
         },
         "reference": reference.model_dump(mode="json"),
         "environment": describe_environment(),
-        "runtime": _runtime(reason),
-        "runtime_reason": reason,
+        "runtime": result.served.runtime,
+        "runtime_reason": result.served.reason,
     }
 
 
@@ -129,13 +125,13 @@ def refit_model(
     columns, its ``scores`` of the probe's rows beside those of the ``stored`` model.
     """
     result = train(parquet, spec, child.report, before=before, tell=_tell)
-    score, reason = _write_model(result, folder)
+    _write_model(result, folder)
     child.report(0.9, "comparing with the version")
     recorded, fault = Signature.model_validate(verified["signature"]), None
     if verified["probe"] is not None and result.signature == recorded:
         with np.load(verified["probe"], allow_pickle=False) as probe:
             matrix = probe["matrix"]
-        answers = {"scores": score(matrix)}
+        answers = {"scores": result.served.score(matrix)}
         try:
             artifact = Path(verified["model"]).read_bytes()
             answers["stored"] = open_scorer(artifact, recorded, compiled=verified["compiled"]).score(matrix)
@@ -148,34 +144,26 @@ def refit_model(
         "configuration": result.configuration.to_json(),
         "signature": result.signature.model_dump(mode="json"),
         "environment": describe_environment(),
-        "runtime": _runtime(reason),
+        "runtime": result.served.runtime,
     }
-
-
-def _runtime(reason: str | None) -> Runtime:
-    return Runtime.COMPILED if reason is None else Runtime.NATIVE
 
 
 def _tell(trial: dict[str, Any]) -> None:
     child.tell({"trial": trial})
 
 
-def _write_model(result: TrainingResult, folder: Path) -> tuple[Callable[[Matrix], Matrix], str | None]:
-    """Leave the model in the folder; its scores as it is served, and why it is not served compiled."""
+def _write_model(result: TrainingResult, folder: Path) -> None:
     # Uncompressed and at one protocol: the same fit gives the same bytes.
     joblib.dump(result.pipeline, folder / MODEL, compress=0, protocol=5)
-    scorer, reason = _compile(result, folder)
-    return _native_scores(result) if scorer is None else scorer.score, reason
+    if result.served.compiled is not None:
+        (folder / SCORER).write_bytes(result.served.compiled.to_bytes())
 
 
-def _measure(result: TrainingResult, folder: Path, reason: str | None) -> dict[str, float]:
-    artifact = (folder / (SCORER if reason is None else MODEL)).read_bytes()
-    found = measure_served(artifact, result.signature, result.holdout, compiled=reason is None)
+def _measure(result: TrainingResult, folder: Path) -> dict[str, float]:
+    compiled = result.served.compiled is not None
+    artifact = (folder / (SCORER if compiled else MODEL)).read_bytes()
+    found = measure_served(artifact, result.signature, result.holdout, compiled=compiled)
     return {"row_microseconds": found.row_microseconds, "bytes": found.model_bytes}
-
-
-def _native_scores(result: TrainingResult) -> Callable[[Matrix], Matrix]:
-    return lambda matrix: scores_of(result.signature, *predict(result.pipeline, result.signature, matrix))
 
 
 def write_holdout(path: Path, rows: NDArray[np.intp], target: NDArray[Any], scores: Matrix) -> None:
@@ -192,7 +180,7 @@ def write_holdout(path: Path, rows: NDArray[np.intp], target: NDArray[Any], scor
     write_parquet(Table.from_pydict(columns), str(path), compression="zstd(3)")
 
 
-def _write_probe(path: Path, training: Matrix, score: Callable[[Matrix], Matrix]) -> None:
+def _write_probe(path: Path, training: Matrix, score: Score) -> None:
     """A few training rows, spread evenly, and their scores: the fingerprint of the model's answers."""
     places = np.linspace(0, len(training) - 1, min(PROBE_ROWS, len(training))).astype(np.intp)
     matrix = training[places]
@@ -205,22 +193,6 @@ def _drawn(rows: NDArray[Any], seed: int) -> NDArray[Any]:
         return rows
     places = np.random.default_rng(seed).choice(len(rows), MAX_REFERENCE_ROWS, replace=False)
     return rows[np.sort(places)]
-
-
-def _compile(result: TrainingResult, folder: Path) -> tuple[CompiledScorer | None, str | None]:
-    """The scorer that is left as ``scorer.npz``, or why scikit-learn is to serve the model itself."""
-    try:
-        compiled = compile_pipeline(result.pipeline, result.signature)
-        reason = check_parity(result.pipeline, result.signature, compiled, result.holdout)
-        if reason is None:
-            (folder / SCORER).write_bytes(compiled.to_bytes())
-            return CompiledScorer(compiled), None
-    except NotCompilable as refused:
-        reason = str(refused)
-    except Exception as error:  # whatever it is, the model is good, and scikit-learn can serve it
-        traceback.print_exc()
-        reason = f"the pipeline could not be compiled: {type(error).__name__}: {error}"
-    return None, reason
 
 
 def example_row(signature: Signature, matrix: NDArray[np.float64]) -> dict[str, Any]:

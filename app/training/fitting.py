@@ -1,6 +1,7 @@
 """One fit: a configuration and a matrix of training rows in, a fitted pipeline out."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from app.training.preparation.steps import Preparation, resolve_plan
 from app.training.roles import own_preparation
 from app.training.spec import TrainingSpec
 from app.training.spec_rules import is_label
+
+Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Answers a matrix of shape (n, features): (n, classes) probabilities, or (n, 1) values."""
 
 
 class TrainingFailed(AppError):
@@ -93,18 +97,9 @@ class Fitter:
     def answer(
         self, pipeline: Pipeline, matrix: NDArray[np.float64]
     ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """``predict``. Raises TrainingFailed where an answer is not a finite number."""
-        try:
-            predicted, probabilities = predict(pipeline, self.signature, matrix)
-        except ValueError as error:  # such as more neighbours than there are rows
-            raise TrainingFailed("fit_failed", f"The fitted model cannot answer: {error}") from error
-        if not np.isfinite(predicted if probabilities is None else probabilities).all():
-            raise TrainingFailed(
-                "not_finite",
-                "The fitted model answers with numbers that are not finite. Look for extreme values in the "
-                "data, or choose another algorithm.",
-            )
-        return predicted, probabilities
+        """``predict``. Raises TrainingFailed as ``checked_scores`` does."""
+        scores = checked_scores(native_score(pipeline, self.signature), matrix)
+        return self.signature.decide(scores), None if self.signature.task is Task.REGRESSION else scores
 
     def _build(self, configuration: Configuration, seed: int) -> Pipeline:
         estimator = build_estimator(configuration.algorithm, self.signature.task, configuration.params, seed)
@@ -133,6 +128,26 @@ def _calibrated(estimator: BaseEstimator, method: str) -> BaseEstimator:
     if isinstance(estimator, CalibratedClassifierCV):
         return estimator.set_params(method=method)
     return CalibratedClassifierCV(estimator, method=method, cv=CALIBRATION_FOLDS, ensemble=False)
+
+
+def native_score(pipeline: Pipeline, signature: Signature) -> Score:
+    """scikit-learn's own answers, in a scorer's shape."""
+    return lambda matrix: scores_of(signature, *predict(pipeline, signature, matrix))
+
+
+def checked_scores(score: Score, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``score(matrix)``. Raises TrainingFailed where an answer cannot be had, or is not a finite number."""
+    try:
+        scores = score(matrix)
+    except ValueError as error:  # such as more neighbours than there are rows
+        raise TrainingFailed("fit_failed", f"The fitted model cannot answer: {error}") from error
+    if not np.isfinite(scores).all():
+        raise TrainingFailed(
+            "not_finite",
+            "The fitted model answers with numbers that are not finite. Look for extreme values in the "
+            "data, or choose another algorithm.",
+        )
+    return scores
 
 
 def scores_of(

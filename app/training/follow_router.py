@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import uvicorn
 from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from app.access.caller import Caller
@@ -88,6 +89,15 @@ class Look(NamedTuple):
         return heapq.merge(*pieces, key=_moment)
 
 
+def _event_id(text: str) -> str:
+    if not re.fullmatch(r"\d{1,17}-\d{1,17}", text, re.ASCII):
+        raise ValueError("must be the `id` of an event of this run, as the stream has sent it")
+    return text
+
+
+EventId = Annotated[str, AfterValidator(_event_id)]
+
+
 def _look(database: Database, caller: Caller, run: int, since: Position) -> Look:
     with database.session_scope(write=False) as session:
         found = visible_run(session, caller, run)
@@ -99,8 +109,7 @@ def _first_look(
     caller: CallerDep,
     database: DatabaseDep,
     last_event_id: Annotated[
-        str | None,
-        Header(pattern=r"^\d{1,17}-\d{1,17}$", description="Go on behind the event with this `id`."),
+        EventId | None, Header(description="Go on behind the event with this `id`.")
     ] = None,
 ) -> tuple[Position, Look]:
     since = START if last_event_id is None else Position.parse(last_event_id)

@@ -13,10 +13,10 @@ from app.leases import Leased, lease_rules
 class TrainingRun(Leased, Base):
     """A fit that makes a model version, or that verifies one: fits it anew and compares.
 
-    ``request_key`` is equal for equal requests (model, content of the data, spec); ``warm_start`` is the
-    configuration of the model's version before, from which a search begins; ``limits`` holds the run's own,
-    ``seconds`` and ``memory_bytes``, where they are below the server's. A verification has a
-    ``result`` and a signed ``receipt`` in place of a model version.
+    ``request_key`` is equal for requests of the same fit (model, content of the data, spec); ``warm_start``
+    is the configuration of the model's version before, from which a search begins; ``limits`` holds the run's
+    own, ``seconds`` and ``memory_bytes``, where they are below the server's. A verification has a ``result``
+    and a signed ``receipt`` in place of a model version.
     """
 
     KIND = "training_run"

@@ -13,7 +13,7 @@ from app.registry.signature import Signature
 from app.serving.scorers import open_scorer
 from app.training.algorithms.catalogue import algorithm, linear_algorithm
 from app.training.classes import lay_out, places_among, unite_classes
-from app.training.fitting import Configuration, Fitter, TrainingFailed, scores_of
+from app.training.fitting import Configuration, Fitter, TrainingFailed, checked_scores, native_score
 from app.training.holdouts import Learnt, read_holdout
 from app.training.matrix import read_rows
 from app.training.report.subject import Rival
@@ -65,7 +65,7 @@ def _fit(
 ) -> NDArray[np.float64]:
     configuration = Configuration(name, algorithm(name).complete({}), fitter.spec.preparation)
     pipeline, _ = fitter.fit(configuration, training, target)
-    return scores_of(fitter.signature, *fitter.answer(pipeline, holdout))
+    return checked_scores(native_score(pipeline, fitter.signature), holdout)
 
 
 def score_champion(

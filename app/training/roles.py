@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.columns import ColumnType
+from app.columns import TIMES, ColumnType
 from app.datasets.engine import Parquet
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.matrix import batches, cells, number, open_table, present, read_texts, table_types
@@ -24,7 +24,6 @@ from app.training.metrics import DEFAULT_METRIC
 from app.training.preparation.steps import TextSteps, check_interactions, resolve_plan, resolve_steps
 from app.training.spec import FeatureOverride, TrainingSpec, refusal
 from app.training.spec_rules import (
-    TIMES,
     Columns,
     check_algorithm,
     check_class_options,
@@ -32,6 +31,7 @@ from app.training.spec_rules import (
     check_metrics,
     cost_matrix,
     group_column,
+    in_json,
     near,
     time_column,
     times_of,
@@ -153,7 +153,7 @@ def resolve_spec(parquet: Parquet, spec: TrainingSpec) -> ResolvedSpec:
             _check_groups(connection, columns, spec.target, grouped_by)
     notes = []
     if facts.nulls:
-        notes.append(f"{facts.nulls} rows without a value of {spec.target!r} were left out.")
+        notes.append(f"Rows left out, as they have no value of {spec.target!r}: {facts.nulls:,}.")
     if task is Task.REGRESSION and spec.task is None and facts.distinct == 2:
         notes.append(
             f"The target {spec.target!r} has two values but is of type number, so that this is a "
@@ -318,8 +318,8 @@ def _target(
         raise refusal(
             "too_few_rows",
             ("target",),
-            f"The data has {facts.present} rows with a value of {name!r}; training takes at least "
-            f"{MIN_LABELLED_ROWS}. Add rows to the dataset.",
+            f"Training takes at least {MIN_LABELLED_ROWS} rows with a value of {name!r}, and the data has "
+            f"{facts.present}. Add rows to the dataset.",
         )
     task = spec.task or _inferred_task(type_, facts)
     if task is Task.REGRESSION:
@@ -335,7 +335,7 @@ def _target(
             f"The target {name!r} has {facts.distinct} classes, which is {fitting}, not {task}.",
         )
     counts = _counts(connection, columns, [name])[name]
-    lonely = [repr(value) for value, count in counts if count == 1]
+    lonely = [in_json(value) for value, count in counts if count == 1]
     if lonely:
         raise unusable(
             "has classes with a single row, which cannot be both learnt and tested: "
@@ -505,7 +505,8 @@ def _feature(
         raise refusal(
             "invalid_features",
             ("features", name, "nullable"),
-            f"{name!r} holds null in {facts.nulls} rows, so it is nullable; drop it or fill it in the data.",
+            f"{name!r} holds null in {facts.nulls} of the rows, so it is nullable; drop it or fill it in the "
+            "data.",
         )
     nullable = bool(facts.nulls) if nullable is None else nullable
     common: dict[str, Any] = {"name": name, "type": type_, "role": role, "nullable": nullable}
@@ -535,7 +536,7 @@ def _check_order(connection: DuckDBPyConnection, columns: Columns, target: str, 
         f"SELECT count(*) FILTER ({moment} IS NULL), count(DISTINCT {moment}) FROM data WHERE {labelled}"
     ).fetchall()
     if nulls or distinct < 2:
-        fault = f"is null in {nulls} rows with a target" if nulls else "holds a single value"
+        fault = f"is null in {nulls} of the rows with a target" if nulls else "holds a single value"
         raise refusal(
             "invalid_time_column",
             ("validation", "time_column"),

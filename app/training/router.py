@@ -101,7 +101,8 @@ class NewTrainingRun(TrainingSpec):
     force: bool = Field(
         False,
         description="Run even where an identical run waits, runs, or has made a version: identical in the "
-        "model, the content of the data, the spec, and for a version the software that it was fitted with.",
+        "model, the content of the data, the spec, and the limits, or for a version the software that it was "
+        "fitted with.",
     )
 
     def spec(self) -> TrainingSpec:
@@ -220,7 +221,8 @@ def create_run(
 ) -> RunInfo:
     """Queue a training run. Follow it at its `Location`; it ends with a model version or an error.
 
-    Where an identical run waits, runs or has succeeded, the answer is that one, unless `force` is set.
+    Where an identical run waits, runs or has succeeded, the answer is that one, unless `force` is set. It
+    takes this request's `tags` beside its own, and its `priority` where it waits and that is higher.
     """
     caller.require_model(body.model)
     body.limits.check(request.app.state.settings)

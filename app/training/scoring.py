@@ -1,7 +1,7 @@
 """Metrics by name: those of ``evaluation``, and scikit-learn's scorers."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from app.training.metrics import METRICS
 
 def score(
     task: Task,
-    metrics: Iterable[str],
+    metrics: Collection[str],
     actual: NDArray[Any],
     predicted: NDArray[Any],
     probabilities: NDArray[np.float64] | None = None,
@@ -25,16 +25,25 @@ def score(
 
     The arrays are those of ``evaluate``. A metric that the sample does not define is left out.
     """
-    ours = evaluate(task, actual, predicted, probabilities)
-    scores = {}
-    for name in metrics:
-        if name in METRICS and task in METRICS[name].tasks:
-            value = ours.get(name)
-        else:
+    known = score_all(task, metrics, actual, predicted, probabilities)
+    return {name: known[name] for name in metrics if name in known}
+
+
+def score_all(
+    task: Task,
+    scorers: Collection[str],
+    actual: NDArray[Any],
+    predicted: NDArray[Any],
+    probabilities: NDArray[np.float64] | None = None,
+) -> dict[str, float]:
+    """All that ``evaluate`` tells, and of ``scorers`` those that it does not."""
+    values = evaluate(task, actual, predicted, probabilities)
+    for name in scorers:
+        if name not in METRICS or task not in METRICS[name].tasks:
             value = _by_scorer(name, _answers(task, predicted, probabilities), actual)
-        if value is not None:
-            scores[name] = value
-    return scores
+            if value is not None:
+                values[name] = value
+    return values
 
 
 def _by_scorer(name: str, answers: BaseEstimator, actual: NDArray[Any]) -> float | None:

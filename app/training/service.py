@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from app import leases
 from app.access.caller import Caller
-from app.columns import ColumnType
 from app.datasets.contract_service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.tags import MAX_TAGS
@@ -22,11 +21,12 @@ from app.http.paging import Paging, paginate
 from app.leases import Status
 from app.registry.models import Model, ModelVersion
 from app.registry.service import ensure_model, lock_model
+from app.training.algorithms.catalogue import algorithm
 from app.training.environment import runs_on_equal_software
 from app.training.facts import fact_of
 from app.training.models import Fact, TrainingRun
 from app.training.roles import check_spec
-from app.training.spec import TrainingSpec
+from app.training.spec import Search, TrainingSpec
 
 CLAIMING = 724662
 """The number of PostgreSQL's lock under which runs are claimed, one at a time."""
@@ -47,21 +47,25 @@ def create_run(
     """Queue a run; a worker takes it.
 
     Without ``force`` the answer to an identical request is the run that was made then, be it waiting, running
-    or succeeded: identical are the model, the content of the data, the spec, and for a version that stands
-    the software that it was fitted with.
+    or succeeded: identical are the model, the content of the data, the spec, and besides the limits while the
+    run has not ended, or the software that its version was fitted with. That run takes the request's tags
+    and, while it waits, its priority where that is higher.
 
-    Raises Conflict for data in quarantine, and InvalidInput where the spec cannot fit the data's columns.
+    Raises Conflict for data in quarantine, and InvalidInput where the spec cannot fit the data's columns, or
+    the tags of both requests are too many.
     """
     require_accepted(data)
-    check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
+    check_spec(data.column_types, spec)
     ensure_model(session, caller, model)
     owner = lock_model(
         session, caller, model
     )  # of two identical requests at once, the second finds the first
     asked = spec.model_dump(mode="json", by_alias=True)
-    key = _request_key(owner, data, asked)
-    if not force and (identical := _find_identical(session, key)) is not None:
-        return identical
+    key = _request_key(owner, data, spec, asked)
+    if not force and (identical := _find_identical(session, key, limits or {})) is not None:
+        run = get_run(session, identical.id, lock=True)
+        higher = max(run.priority, priority) if run.status == Status.QUEUED else run.priority
+        return _change(session, caller, run, higher, {**run.tags, **(tags or {})})
     run = TrainingRun(
         model_id=owner.id,
         model=owner.name,
@@ -80,12 +84,20 @@ def create_run(
     return run
 
 
-def _request_key(model: Model, data: DatasetVersion, spec: Mapping[str, Any]) -> str:
-    request = json.dumps([model.id, data.content_digest, spec], sort_keys=True)
+def _request_key(model: Model, data: DatasetVersion, spec: TrainingSpec, asked: Mapping[str, Any]) -> str:
+    """Equal for requests of the same fit, whether they state a parameter's default or leave it open."""
+    settled = dict(asked)
+    if not spec.searches:  # in a search, what is open is chosen
+        settled["params"] = algorithm(spec.algorithm).complete(spec.params)
+        settled["preparation"] = spec.preparation.model_dump(mode="json")
+    else:
+        search = spec.search or Search()
+        settled["search"] = search.model_dump(mode="json") | {"trials": search.budget}
+    request = json.dumps([model.id, data.content_digest, settled], sort_keys=True)
     return f"sha256:{hashlib.sha256(request.encode()).hexdigest()}"
 
 
-def _find_identical(session: Session, key: str) -> TrainingRun | None:
+def _find_identical(session: Session, key: str, limits: Mapping[str, float]) -> TrainingRun | None:
     runs = session.execute(
         select(TrainingRun, ModelVersion)
         .outerjoin(ModelVersion, ModelVersion.id == TrainingRun.model_version_id)
@@ -98,7 +110,9 @@ def _find_identical(session: Session, key: str) -> TrainingRun | None:
         .order_by(TrainingRun.id.desc())
     )
     for run, version in runs:
-        if run.status != Status.SUCCEEDED or runs_on_equal_software(version.environment):
+        # A run under other limits may fail where this one would not, or take what this one may not.
+        ended = run.status == Status.SUCCEEDED
+        if runs_on_equal_software(version.environment) if ended else run.limits == limits:
             found: TrainingRun = run
             return found
     return None
@@ -195,17 +209,23 @@ def change_run(
             f"Training run {run.id} is {run.status}; only that of a queued run can be changed.",
         )
     changed = {name: value for name, value in {**run.tags, **tags}.items() if value is not None}
-    if len(changed) > MAX_TAGS:
+    return _change(session, caller, run, run.priority if priority is None else priority, changed)
+
+
+def _change(
+    session: Session, caller: Caller, run: TrainingRun, priority: int, tags: dict[str, str]
+) -> TrainingRun:
+    if len(tags) > MAX_TAGS:
         detail = (
-            f"That would be {len(changed)} tags, and there can be at most {MAX_TAGS}. Remove some with null."
+            f"Training run {run.id} would have {len(tags)} tags, and there can be at most {MAX_TAGS}. Remove "
+            f"some from it: PATCH /v1/{run.path} takes null for their values."
         )
         raise InvalidInput("too_many_tags", detail, errors=[InputError("/tags", detail)])
-    wanted = run.priority if priority is None else priority
-    if (wanted, changed) != (run.priority, run.tags):
-        run.priority, run.tags = wanted, changed
+    if (priority, tags) != (run.priority, run.tags):
+        run.priority, run.tags = priority, tags
         _record_tags(session, run)
         record_event(
-            session, caller, "training_run.changed", run.path, model=run.model, priority=wanted, tags=changed
+            session, caller, "training_run.changed", run.path, model=run.model, priority=priority, tags=tags
         )
     return run
 

@@ -75,6 +75,9 @@ class Validation(BaseModel):
     )
 
 
+DEFAULT_TRIALS = 20
+
+
 class Search(BaseModel):
     """How candidates are looked for: algorithms (with `auto`), their parameters and the preparation.
 
@@ -88,7 +91,7 @@ class Search(BaseModel):
         ge=0,
         le=10_000,
         description="The budget in trials beyond the defaults: the same data, spec, seed and start "
-        "(`warm_start`), the same model. Default, where `seconds` is not given: 20.",
+        f"(`warm_start`), the same model. Default, where `seconds` is not given: {DEFAULT_TRIALS}.",
     )
     seconds: float | None = Field(
         default=None,
@@ -131,6 +134,13 @@ class Search(BaseModel):
         if self.trials is not None and self.seconds is not None:
             raise ValueError("give a budget in trials or in seconds, not both")
         return self
+
+    @property
+    def budget(self) -> int | None:
+        """The trials beyond the defaults; None for a search by time."""
+        if self.seconds is not None:
+            return None
+        return DEFAULT_TRIALS if self.trials is None else self.trials
 
 
 class ClassWeight(BaseModel):

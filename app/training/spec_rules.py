@@ -6,11 +6,12 @@ types of the columns, then to the task and classes that the data show.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from app.columns import ColumnType
+from app.columns import ORDERED, TIMES, ColumnType
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.signature import Task, shown
 from app.training.algorithms.algorithm import Algorithm
@@ -20,8 +21,6 @@ from app.training.spec import Label, TrainingSpec, refusal
 
 Columns = Mapping[str, ColumnType]
 """The type of each column of a table, by name."""
-
-TIMES = (ColumnType.DATE, ColumnType.DATETIME)
 
 Classes = Sequence[bool | int | float | str]
 
@@ -150,6 +149,32 @@ def is_label(label: Label, known: Label) -> bool:
     return label == known and isinstance(label, bool) == isinstance(known, bool)
 
 
+def in_json(label: Label) -> str:
+    """A class as a request names it."""
+    return json.dumps(label, ensure_ascii=False)
+
+
+def why_no_fold(spec: TrainingSpec, groups: int | None) -> str:
+    """Why cross-validation has no fold, with the way out; ``groups`` counts those that are not held out."""
+    column, others = spec.validation.group_column, 'Name an algorithm instead of "auto"'
+    if groups == 1:
+        return (
+            f"Cross-validation by groups takes two of them, and the training part has the rows of a single "
+            f"value of {column!r}: the others are held out. {others}, hold out a smaller share, or choose "
+            "another method."
+        )
+    if groups is not None:
+        return (
+            f"Cross-validation has no fold with two classes to learn and to test: the {groups} groups of "
+            f"{column!r} that are not held out have hardly more than one class each. {others}, ask for fewer "
+            "folds, or choose another method."
+        )
+    return (
+        f"Cross-validation has no fold with two classes to learn and to test. {others}, ask for fewer folds, "
+        "or split at random."
+    )
+
+
 def time_column(columns: Columns, spec: TrainingSpec) -> str | None:
     """The column that orders the rows; None where validation is not by time."""
     at = ("validation", "time_column")
@@ -176,7 +201,7 @@ def time_column(columns: Columns, spec: TrainingSpec) -> str | None:
         raise refusal(
             "invalid_time_column", at, f"{name!r} is the target; rows are ordered by another column."
         )
-    if columns[name] not in (*TIMES, ColumnType.INTEGER, ColumnType.NUMBER):
+    if columns[name] not in ORDERED:
         raise refusal(
             "invalid_time_column",
             at,
@@ -222,7 +247,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _some(classes: Classes) -> str:
-    return ", ".join(map(repr, classes[:10])) + (", …" if len(classes) > 10 else "")
+    return ", ".join(map(in_json, classes[:10])) + (", …" if len(classes) > 10 else "")
 
 
 def _labels(spec: TrainingSpec) -> list[tuple[tuple[str | int, ...], Label]]:

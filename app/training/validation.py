@@ -44,10 +44,10 @@ class Splitter:
             return rows[:cut], rows[cut:]
         if self.groups is not None:
             held = self._hold_out_groups(self.groups, share)
-            return np.flatnonzero(~held), np.flatnonzero(held)
-        rows = self._shuffled()
-        taken = np.diff(np.floor(np.arange(self.rows + 1) * share)) > 0
-        return np.sort(rows[~taken]), np.sort(rows[taken])
+        else:
+            held = np.zeros(self.rows, bool)
+            held[self._shuffled()[np.diff(np.floor(np.arange(self.rows + 1) * share)) > 0]] = True
+        return np.flatnonzero(~held), np.flatnonzero(held)
 
     def folds(self, count: int) -> Iterator[Split]:
         """At most ``count`` splits, fewer of few rows or groups; every row is tested once.

@@ -76,6 +76,7 @@ def run(size: float, folder: Path) -> list[Table]:
 def _compare(source: Path, bare: list[Measured], whole: list[Measured]) -> Table:
     copies, arrivals = ([_seconds(one)["whole"] for one in runs] for runs in (bare, whole))
     ratios = [copy / arrival for copy, arrival in zip(copies, arrivals, strict=True)]
+    of_cpu = [_seconds(copy)["cpu"] / _seconds(one)["cpu"] for copy, one in zip(bare, whole, strict=True)]
     table = Table("CSV to a version", ("", "seconds", "MB/s", "CPU seconds", "peak MB"))
     for name, seconds, runs in (
         ("DuckDB: bare COPY to Parquet", copies, bare),
@@ -83,12 +84,13 @@ def _compare(source: Path, bare: list[Measured], whole: list[Measured]) -> Table
     ):
         best = min(range(len(runs)), key=seconds.__getitem__)
         table.rows.append(
-            (name, *_figures(source, seconds[best]), f"{runs[best].cpu_seconds:.1f}", _peak(runs))
+            (name, *_figures(source, seconds[best]), f"{_seconds(runs[best])['cpu']:.1f}", _peak(runs))
         )
     reached = "reached" if median(ratios) >= WANTED else "missed"
     table.notes.append(
         f"{source.stat().st_size / 1e9:.2f} GB, best of {len(bare)} rounds. Speed beside the bare copy, "
-        f"median of the rounds: {median(ratios):.2f} (wanted ≥ {WANTED}: {reached})."
+        f"median of the rounds: {median(ratios):.2f} (wanted ≥ {WANTED}: {reached}); by CPU seconds "
+        f"{median(of_cpu):.2f}."
     )
     return table
 
@@ -145,14 +147,17 @@ def _timed(call: Callable[[], object]) -> float:
 def _bare(source: Path, target: Path) -> dict[str, float]:
     with duckdb.connect() as connection:
         copy = f"COPY (FROM read_csv('{source}')) TO '{target}' (FORMAT parquet)"
-        return {"whole": _timed(lambda: connection.execute(copy))}
+        began = time.process_time()
+        return {"whole": _timed(lambda: connection.execute(copy)), "cpu": time.process_time() - began}
 
 
 def _arrive(source: Path, home: Path) -> dict[str, float]:
     with _Installation(home) as installed:
         installed.agree_on_a_contract(source)
+        began = time.process_time()
         return {
             "whole": _timed(lambda: installed.add(source)),
+            "cpu": time.process_time() - began,
             "sha256": _timed(lambda: digest_of(source)),
             "again": _timed(lambda: installed.add(source)),
         }

@@ -274,6 +274,17 @@ FORMS = [
     Case("dates out of range", CSV, b"a\n10000-01-01\n2013-02-30\n",
          {"a": ("string", ["10000-01-01", "2013-02-30"])}),
     Case("leading zeros", CSV, b"a\n00123\n7\n", {"a": ("string", ["00123", "7"])}),
+    *(
+        Case(f"20,000 {name} and one bad value", CSV, f"a\n{cells * 10_000}{bad}\n{cells}".encode(),
+             Refused("mixed_column", "/rows/20001/columns/a", f"1 other value, {bad!r} in row 20001"))
+        for name, cells, bad in [
+            ("numbers", "1\n2.5\n", "n.a."),
+            ("dates", "2013-05-31\n2024-02-29\n", "2023-02-29"),
+            ("times", "2013-05-31 14:00\n2013-05-31T14:00:00.5\n", "2013-05-31 25:00"),
+            ("times with zones", "2013-05-31T14:00Z\n2013-05-31T14:00:00+02:00\n", "noon"),
+            ("booleans", "true\nFALSE\n", "maybe"),
+        ]
+    ),
 ]  # fmt: skip
 
 JSON = [
@@ -286,6 +297,8 @@ JSON = [
          Refused("duplicate_column", "/rows/2/columns/a", "Keep one")),
     Case("types mixed", NDJSON, b'{"a": 1}\n{"a": "x"}\n',
          Refused("mixed_types", "/rows/2/columns/a", "one type")),
+    Case("dates and one bad value in JSON", NDJSON, b'{"a": "2013-05-31"}\n' * 20_000 + b'{"a": "soon"}\n',
+         Refused("mixed_column", "/rows/20001/columns/a", "'soon' in row 20001")),
     Case("an array of objects", NDJSON, b'[{"a": 1}, {"a": 2}]',
          Refused("malformed_ndjson", "/rows/1", "Send one JSON object")),
     Case("commas between lines", NDJSON, b'{"a": 1},\n{"a": 2}\n',

@@ -5,7 +5,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.datasets import engine
 from app.datasets.engine import TableTooLarge, connect
 
 SETTINGS = "SELECT name, value FROM duckdb_settings() WHERE name <> 'temp_directory' ORDER BY name"
@@ -26,8 +25,9 @@ def test_uses_at_the_same_time_do_not_meet() -> None:
     with connect(None) as one, connect(None) as other:
         for connection in (one, other):
             connection.execute("CREATE TABLE t AS SELECT 1")
-        one.execute("SET threads = 1")
-        assert other.execute("SELECT current_setting('threads')").fetchall() != [(1,)] or engine.MAX_THREADS == 1
+        one.execute("SET memory_limit = '100MB'")
+        limit = "SELECT current_setting('memory_limit')"
+        assert one.execute(limit).fetchall() != other.execute(limit).fetchall()
 
 
 def test_after_a_fault_or_a_spill_the_next_use_begins_anew(tmp_path: Path) -> None:

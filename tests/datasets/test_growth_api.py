@@ -21,6 +21,8 @@ from app.datasets.models import DatasetVersion
 from tests.client import Client
 from tests.versions import opened
 
+pytestmark = pytest.mark.one_server
+
 CSV = {"content-type": "text/csv"}
 NDJSON = {"content-type": "application/x-ndjson"}
 ROWS = Client.rows(rows=400, seed=1)

@@ -287,6 +287,18 @@ class TestNdjson:
             "t": ("datetime", ["2013-05-31T12:00:00Z", "2013-05-31T14:00:00Z"]),
         }
 
+    @pytest.mark.parametrize("value", ["2013-05-31", "2013-05-31T14:00:00", "2013-05-31T14:00:00Z"])
+    def test_texts_that_are_dates_or_times_but_for_a_few_are_refused_by_place(
+        self, desk: Desk, value: str
+    ) -> None:
+        rows = [json.dumps({"a": value, "b": "x"})] * 40 + ['{"a": null}', '{"a": "soon"}', '{"a": ""}']
+        refused = desk.refuse("\n".join(rows).encode(), NDJSON)
+        assert refused.code == "mixed_column"
+        assert [error.pointer for error in refused.errors] == ["/rows/42/columns/a", "/rows/43/columns/a"]
+        assert "'soon' in row 42" in refused.detail
+        rows[40] = '{"a": "late"}'  # under 95 %
+        assert desk.read("\n".join(rows).encode(), NDJSON)["a"][0] == "string"
+
     def test_null_words_are_strings(self, desk: Desk) -> None:
         assert self.read(desk, {"a": "NA"}, {"a": "2013-05-31"}) == {"a": ("string", ["NA", "2013-05-31"])}
 

@@ -18,7 +18,7 @@ from tests.processes import Serve, connect, free_port, run
 MEGABYTE = 2**20
 CSV = {"content-type": "text/csv"}
 URL = "/v1/datasets/arrivals/versions"
-ROWS, LARGE_ROWS = 400_000, 7_000_000
+ROWS, LARGE_ROWS = 250_000, 7_000_000
 CONTENT = b"a,b,c\n" + b"".join(b"%d,%d.5,word%d\n" % (row, row * 7, row % 1000) for row in range(ROWS))
 
 
@@ -67,7 +67,7 @@ def test_sigkill_while_a_file_is_taken_in_leaves_no_part_of_a_version(
             client.post(URL, content=body(), headers=CSV)
 
     with connect(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor() as pool:
-        with Serve(tmp_path, port=port) as server:
+        with Serve(tmp_path, "--no-worker", port=port) as server:
             server.wait_until_ready()
             assert client.post("/v1/datasets", json={"name": "arrivals"}).status_code == 201
             attempt = pool.submit(upload)

@@ -224,6 +224,69 @@ class TestMixed:
         assert desk.read(mixed("9007199254740993", "0.5", numbers=100))["x"][0] == "string"
 
 
+def column_of(cells: list[str]) -> str:
+    return "\n".join(["x,y", *(f"{cell},end" for cell in cells), ""])
+
+
+DATES = [f"20{year}-05-31" for year in range(10, 30)] * 5
+TIMES = [f"{date}T14:00:00" for date in DATES]
+
+
+class TestMixedDatesTimesAndBooleans:
+    @pytest.mark.parametrize(
+        ("cells", "other", "words"),
+        [
+            (DATES, "2013-02-29", "100 dates and 1 other value, '2013-02-29' in row 101"),
+            (DATES, "31.05.2013", "is not a date"),
+            (DATES[:20], "soon", "20 dates"),
+            (TIMES, "2013-05-31T24:00:00", "is not a time without a zone"),
+            ([f"{time}Z" for time in TIMES], "never", "is not a time with a zone"),
+            (["true", "FALSE"] * 50, "unknown", "is not true or false"),
+            (["yes", "no"] * 50, "y", "is not yes or no"),
+            (["T", "f"] * 50, "1", "is not t or f"),
+        ],
+    )
+    def test_are_refused_by_place(self, desk: Desk, cells: list[str], other: str, words: str) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            desk.ingest(column_of([*cells, other]), CSV)
+        assert caught.value.code == "mixed_column"
+        assert [error.pointer for error in caught.value.errors] == [f"/rows/{len(cells) + 1}/columns/x"]
+        assert words in caught.value.detail + caught.value.errors[0].detail
+
+    @pytest.mark.parametrize(
+        ("cells", "other", "type_"),
+        [
+            (DATES, "2013-05-31T14:00:00", "datetime"),
+            (TIMES, "2013-05-31T14:00:00Z", "datetime"),
+            (["yes", "no"] * 50, "y", "boolean"),
+            (["yes", "no"] * 50, "maybe", "string"),
+            (DATES, "soon", "string"),
+        ],
+    )
+    def test_the_type_that_is_named_takes_all_values(
+        self, desk: Desk, cells: list[str], other: str, type_: str
+    ) -> None:
+        text = column_of([*cells, other])
+        with pytest.raises(InvalidInput, match=f'{{"types": {{"x": "{type_}"}}}}'):
+            desk.ingest(text, CSV)
+        table = desk.ingest(text, CSV, types={"x": type_})
+        assert (table.columns[0].type, table.columns[0].nullable) == (type_, False)
+        assert desk.ingest(text, CSV, nulls=[other]).columns[0].nullable
+
+    @pytest.mark.parametrize(
+        "cells",
+        [
+            [*DATES[:19], "soon"],  # too few dates to tell
+            [*DATES[:90], *["soon"] * 5],  # under 95 %
+            [*["yes", "no"] * 50, "maybe", "maybe"],  # under 99 %: a third answer
+            [*["F"] * 500, "M"],  # one word alone is no boolean
+            [*["ON"] * 500, "QC"],
+        ],
+    )
+    def test_other_columns_are_of_texts(self, desk: Desk, cells: list[str]) -> None:
+        assert desk.read(column_of(cells))["x"] == ("string", cells)
+
+
 class TestTypes:
     @pytest.mark.parametrize(
         ("cells", "type_", "values"),

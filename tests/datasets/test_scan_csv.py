@@ -1,5 +1,6 @@
 """The scan of a CSV file finds what a slow and obvious reading of it finds, wherever its blocks end."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from app.datasets import scan_csv as module
 from app.datasets import scanner
 from app.datasets.infer import NULL_TOKENS, NUMERIC, Kind
+from app.datasets.mixed import SHOWN_CHARACTERS, Misfit
 from app.datasets.recipe import Recipe
-from app.datasets.scan_csv import ColumnFacts, Misfit, scan_csv
+from app.datasets.scan_csv import ColumnFacts, scan_csv
 from app.errors import InvalidInput, pointer
 
 some = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,7 +114,7 @@ class Reading:
             text, self.at = text + character, self.at + 1
 
 
-def facts_of(fields: list[Field]) -> ColumnFacts:
+def facts_of(fields: list[Field], wanted: Kind) -> ColumnFacts:
     values = [
         (row, field) for row, field in enumerate(fields, start=1)
         if (field.quoted or field.text) and not (field.plain and field.text in NULL_TOKENS)
@@ -122,9 +124,9 @@ def facts_of(fields: list[Field]) -> ColumnFacts:
     for kind in kinds:
         common, met = common & kind, met | kind
     misfits = [
-        Misfit(row, field.text if field.plain else field.text.replace('"', '""'))
+        Misfit(row, (field.text if field.plain else field.text.replace('"', '""'))[:SHOWN_CHARACTERS])
         for (row, field), kind in zip(values, kinds, strict=True)
-        if not kind & NUMERIC
+        if not kind & wanted
     ]
     markers = {field.text for field in fields if field.plain and field.text in NULL_TOKENS}
     markers -= {""} if not any(field.quoted and not field.text for field in fields) else set()
@@ -133,7 +135,7 @@ def facts_of(fields: list[Field]) -> ColumnFacts:
         met=met,
         markers=[token for token in NULL_TOKENS if token in markers],
         has_empty=any(not field.quoted and not field.text for field in fields),
-        values=len(values),
+        counts=Counter(Kind(int(kind) & -int(kind)) for kind in kinds),
         misfits=len(misfits),
         first_misfits=misfits[:5],
     )
@@ -168,12 +170,18 @@ texts = st.one_of(
 )  # fmt: skip
 
 
-@given(st.sampled_from(HEADERS), texts, st.sampled_from(['"', ""]), st.sampled_from([1, 7, 4096]))
-@example("p,q", "1,2\n\n\n", '"', 1)
-@example("p,q", '1,"2\n\r\n', '"', 4096)
+@given(
+    st.sampled_from(HEADERS),
+    texts,
+    st.sampled_from(['"', ""]),
+    st.sampled_from([1, 7, 4096]),
+    st.sampled_from([NUMERIC, Kind.TRUE_FALSE, Kind.DATE]),
+)
+@example("p,q", "1,2\n\n\n", '"', 1, NUMERIC)
+@example("p,q", '1,"2\n\r\n', '"', 4096, NUMERIC)
 @some
 def test_rows_facts_and_faults_are_those_of_a_slow_reading(
-    tmp_path: Path, header: str, text: str, quote: str, block: int
+    tmp_path: Path, header: str, text: str, quote: str, block: int, wanted: Kind
 ) -> None:
     text = f"{header}{CR * text.endswith(CR + LF)}\n{text}"
     source = tmp_path / "upload"
@@ -195,10 +203,43 @@ def test_rows_facts_and_faults_are_those_of_a_slow_reading(
             assert caught.value.errors[0].pointer == pointer(*at)
             assert f"(line {found.line} of the file)" in caught.value.detail
             return
-        layout = scan_csv(source, recipe)
+        layout = scan_csv(source, recipe, dict.fromkeys(names, wanted))
     assert (layout.names, layout.rows) == (names, len(records))
-    assert layout.columns == [facts_of(list(fields)) for fields in zip(*records, strict=True)]
+    assert layout.columns == [facts_of(list(fields), wanted) for fields in zip(*records, strict=True)]
     assert layout.newline_in_field == any(LF in field.text for record in records for field in record)
+
+
+@given(st.lists(st.text("0123456789.-e", min_size=1, max_size=18), min_size=1, max_size=40))
+@example(
+    [
+        "0",
+        "1",
+        "-1",
+        "-0",
+        "01",
+        "-01",
+        "9" * 15,
+        "9" * 16,
+        "-",
+        ".",
+        "-.",
+        "1.",
+        ".5",
+        "00.5",
+        "-0.5",
+        "1.2.3",
+    ]
+)
+@some
+def test_a_number_is_read_alike_with_and_without_quotes(tmp_path: Path, cells: list[str]) -> None:
+    plain, quoted = tmp_path / "plain", tmp_path / "quoted"
+    plain.write_text("\n".join(["x", *cells, ""]))
+    quoted.write_text("\n".join(["x", *(f'"{cell}"' for cell in cells), ""]))
+    recipe = Recipe(header=True, delimiter=",")
+    wanted = {"x": NUMERIC}
+    facts = scan_csv(plain, recipe, wanted).columns
+    assert facts == scan_csv(quoted, recipe, wanted).columns
+    assert facts == [facts_of([Field(cell, quoted=False, plain=True) for cell in cells], NUMERIC)]
 
 
 def refused(tmp_path: Path, data: bytes) -> InvalidInput:

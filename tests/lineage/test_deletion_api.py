@@ -20,6 +20,8 @@ from app.store import Store, StoredObject
 from tests.client import Client, wait_until
 from tests.versions import opened
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def name(shared: Client) -> str:

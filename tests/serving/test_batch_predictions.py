@@ -26,7 +26,7 @@ from app.serving.batch_scoring import (
 )
 from app.serving.labels import probability_columns
 from tests.client import Client, wait_until
-from tests.processes import worker_process
+from tests.processes import is_alive, worker_process
 from tests.versions import register, train_here
 
 BATCHES = "/v1/batch-predictions"
@@ -304,7 +304,7 @@ def test_a_running_one_is_cancelled_and_its_process_ends(slow: Client) -> None:
         (child,) = scorings(worker)
         assert slow.post(f"{path}:cancel").status_code == 202
         assert ended(slow, path)["status"] == "cancelled"
-        assert not child.is_running()
+        assert not is_alive(child)
 
 
 def test_after_sigkill_another_worker_goes_on_behind_the_last_part(slow: Client, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -200,24 +201,33 @@ TYPES = {
 
 
 @pytest.mark.parametrize(
-    ("rows", "accept", "way"),
-    [
-        (1, "*/*", "express"),
-        (1500, ARROW, "express"),
-        (100, ARROW, "ordinary"),
-        (2, "application/json", "ordinary"),
-        (2, "text/csv", "ordinary"),
+    ("version", "dates", "rows", "accept", "way"),
+    [  # the first is linear, the second a tree
+        (1, "text", 1, "*/*", "express"),
+        (1, "text", 100, ARROW, "ordinary"),
+        (1, "timestamp", 100, ARROW, "express"),
+        (1, "timestamp", 2000, ARROW, "express"),
+        (1, "timestamp", 2001, ARROW, "ordinary"),
+        (2, "text", 1, ARROW, "express"),
+        (2, "timestamp", 100, ARROW, "ordinary"),
+        (2, "text", 1500, ARROW, "express"),
+        (1, "timestamp", 2, "application/json", "ordinary"),
+        (1, "timestamp", 2, "text/csv", "ordinary"),
     ],
 )
 def test_a_short_arrow_stream_goes_by_the_express_lane_and_is_answered_alike(
-    shared: Client, ridden: str, rows: int, accept: str, way: str
+    shared: Client, ridden: str, version: int, dates: str, rows: int, accept: str, way: str
 ) -> None:
+    assert shared.post(f"/v1/models/{ridden}:promote", json={"version": version}).status_code == 201
     columns: dict[str, Any] = {name: Array([ROW[name]] * rows, type_) for name, type_ in TYPES.items()}
+    if dates == "timestamp":
+        ticks = int(datetime.fromisoformat(ROW["scheduled"]).timestamp() * 1e6)
+        columns["scheduled"] = Array([ticks] * rows, DataType.int64()).cast(DataType.timestamp("us"))
     written = io.BytesIO()
     write_ipc_stream(Table.from_pydict(columns), written, compression=None)
     headers = {"content-type": ARROW, "accept": accept}
     asked: dict[str, Any] = {"content": written.getvalue(), "headers": headers}
-    expected = shared.post(f"/v1/models/{ridden}/versions/1:predict", **asked)
+    expected = shared.post(f"/v1/models/{ridden}/versions/{version}:predict", **asked)
     answers: list[Any] = []
     assert (
         went_by(shared, lambda: answers.append(shared.post(f"/v1/models/{ridden}:predict", **asked))) == way
@@ -233,7 +243,9 @@ def test_a_short_arrow_stream_goes_by_the_express_lane_and_is_answered_alike(
             ours, theirs = (table.column(name).to_pylist() for table in tables)
             assert ours == theirs
         for prediction_id in list(tables[0].column("prediction_id").to_pylist())[:: max(rows - 1, 1)]:
-            assert shared.get(f"/v1/predictions/{prediction_id}").json()["inputs"] == ROW
+            recorded = shared.get(f"/v1/predictions/{prediction_id}").json()["inputs"]
+            assert datetime.fromisoformat(recorded["scheduled"]).hour == 14
+            assert recorded | {"scheduled": ROW["scheduled"]} == ROW
 
 
 # ── On the wire ──────────────────────────────────────────────────────────────────────────────────

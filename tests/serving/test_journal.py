@@ -193,7 +193,7 @@ def test_sealing_while_writing_and_reading_neither_loses_nor_doubles_a_record(
     with ThreadPoolExecutor(5) as pool:
         working = [pool.submit(work) for work in (read, write, write, write, write)]
         try:
-            for _ in range(15):
+            for _ in range(6):
                 journal.seal()
         finally:
             sealed.set()

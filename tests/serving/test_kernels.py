@@ -296,6 +296,40 @@ def test_a_row_is_answered_alone_as_in_any_batch(count: int, seed: int) -> None:
     assert [scorer.row(row.tobytes()) for row in rows] == [tuple(answer) for answer in out]
 
 
+NO_PRODUCT = EVERY_STEP | {"steps": np.delete(EVERY_STEP["steps"], 5, axis=0)}
+BACKWARDS = NO_PRODUCT | {"steps": NO_PRODUCT["steps"][::-1].copy()}
+TWICE = NO_PRODUCT | {"steps": np.vstack([NO_PRODUCT["steps"], NO_PRODUCT["steps"][:1]])}
+
+
+@pytest.mark.parametrize(
+    ("parts", "weight"),
+    [(NO_PRODUCT, 0.3), (EVERY_STEP, 0.3), (BACKWARDS, 0.3), (TWICE, 0.3), (NO_PRODUCT, np.inf)],
+    ids=["in order", "a product", "backwards", "a feature made twice", "a weight that is infinite"],
+)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
+def test_a_linear_score_is_the_sum_of_its_terms_in_the_order_of_the_features(
+    parts: dict[str, Any], weight: float, seed: int, count: int
+) -> None:
+    source = np.random.default_rng(seed)
+    weights = source.normal(size=9)
+    weights[8] = weight
+    none = {"nodes": np.empty(0, NODE), "roots": np.empty(0, np.uint32)}
+    scorer = stump(
+        **parts | none, weights=weights, link=kernels.IDENTITY, width=1, classes=np.zeros(1, np.int32)
+    )
+    rows = source.normal(size=(count, 3)) * [10, 1e9, 2]
+    rows[source.random(rows.shape) < 0.2] = np.nan
+    features, raw = np.empty((count, 9)), np.empty((count, 1))
+    scorer.prepare(rows, features)
+    scorer.raw(rows, raw)
+    expected = np.zeros(count)
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        for position in range(9):
+            expected += features[:, position] * weights[position]
+    assert raw[:, 0].tobytes() == (expected + 0.5).tobytes()
+    assert b"".join(np.array(scorer.row(row.tobytes())).tobytes() for row in rows) == raw.tobytes()
+
+
 def feature(name: str, type_: ColumnType, role: Role, *categories: bool | int | str) -> Feature:
     return Feature(name=name, type=type_, role=role, nullable=True, categories=categories or None)
 
@@ -408,6 +442,22 @@ def test_text_codes_of_other_forms_are_refused() -> None:
     for rows in (1, 3):
         with pytest.raises(ValueError, match="two bounds for each"):
             kernels.TextCodes(()).find(b"", np.zeros((rows, 2), np.int64), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "coders",
+    [
+        (("g", 1, None, True),),
+        (("u", 0, "integer", True),),
+        (("u", 0, {}, True),),
+        (("g", 0),),
+        ("g",),
+    ],
+)
+def test_coders_of_other_forms_are_refused(coders: Any) -> None:
+    pairs = np.zeros(2, [("first", "<i8"), ("second", "<i8")])
+    with pytest.raises((ValueError, TypeError, SystemError)):
+        kernels.encode_batch(memoryview(b""), pairs, pairs, 0, coders, 1)
 
 
 @given(st.binary(max_size=60))

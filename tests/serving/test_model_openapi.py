@@ -114,7 +114,11 @@ def prepare(client: Client) -> None:
     months = {"wind": {}, "month": {"role": "categorical"}}
     delays = train_here(client, "flights", algorithm="logistic_regression")
     register(client, "delays", delays, train_here(client, "flights", algorithm="dummy", features=["wind"]))
-    register(client, "grades", train_here(client, "grades", target="grade", features=months))
+    register(
+        client,
+        "grades",
+        train_here(client, "grades", target="grade", algorithm="decision_tree", features=months),
+    )
     register(client, "wind", train_here(client, "flights", target="wind", algorithm="ridge"))
     for name in NAMES:
         promote(client, name)

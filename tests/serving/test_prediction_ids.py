@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from app.access.caller import Caller
 from app.access.policy import Role
+from app.access.signing_keys import ensure_signing_key
 from app.db import Database
-from app.serving.prediction_ids import ID_LENGTH, TICK, PredictionIds, ensure_signing_key, split_ids
+from app.serving.prediction_ids import ID_LENGTH, KEY_NAME, TICK, PredictionIds, split_ids
 
 IDS = PredictionIds(b"the secret of one installation")
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -50,6 +51,16 @@ def test_ids_of_a_request_of_any_size_are_distinct_and_known_again() -> None:
             assert IDS.parse(text) == (NOW - (NOW - datetime(1970, 1, 1, tzinfo=UTC)) % TICK, 7, 3)
 
 
+def test_ids_that_were_given_out_stay_known() -> None:
+    made = datetime(2026, 11, 23, 8, tzinfo=UTC)
+    for text in (
+        "myhm7ma2aaaaabyaaab43vpgj5zqaaakrc35hqs7",  # the first of 12, the eleventh and the last
+        "myhm7ma2aaaaabyaaab43vpgj5zqactdtbz56un2",
+        "myhm7ma2aaaaabyaaab43vpgj5zqac77yikcdztl",
+    ):
+        assert IDS.parse(text) == (made, 7, 3)
+
+
 @settings(deadline=None)
 @given(st.integers(0, ID_LENGTH - 1), st.sampled_from(ALPHABET + "018=- ") | st.characters())
 def test_an_id_with_a_changed_character_is_refused(position: int, character: str) -> None:
@@ -78,9 +89,9 @@ def test_an_id_of_another_installation_is_refused() -> None:
 def test_every_process_of_an_installation_has_the_same_secret(database: Database) -> None:
     caller = Caller("server", Role.ADMIN, NOW)
     with database.session_scope() as session:
-        first = ensure_signing_key(session, caller)
+        first = ensure_signing_key(session, caller, KEY_NAME)
     with database.session_scope() as session:
-        assert ensure_signing_key(session, caller) == first
+        assert ensure_signing_key(session, caller, KEY_NAME) == first
     text = PredictionIds(first).make(micro(NOW), 7, None, 1)
     assert PredictionIds(first).parse(text) == (NOW, 7, None)
 
@@ -91,7 +102,7 @@ def test_processes_that_start_together_agree_on_the_secret(database: Database) -
     def ensure(_: int) -> bytes:
         together.wait()
         with database.session_scope() as session:
-            secret = ensure_signing_key(session, Caller("server", Role.ADMIN, NOW))
+            secret = ensure_signing_key(session, Caller("server", Role.ADMIN, NOW), KEY_NAME)
             time.sleep(0.05)  # the others look before this one has committed
             return secret
 

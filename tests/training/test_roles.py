@@ -196,7 +196,7 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
     ("columns", "spec", "pointer", "words"),
     [
         (f"{Y} CASE WHEN i <> 5 THEN i * 1.5 END AS a", {"features": {"a": {"nullable": False}}},
-         "/features/a/nullable", "1 rows"),
+         "/features/a/nullable", "1 of the rows"),
         (f"{Y} CASE WHEN i = 5 THEN 'inf'::DOUBLE ELSE i END AS a", {}, "/features/a", "infinite"),
         (f"{Y} CASE WHEN i = 5 THEN 1e200 ELSE i END AS a", {}, "/features/a", "1e+150"),
         (f"{Y} DATE '9999-12-01' + i::INT AS a", {}, "/features/a", "9999"),
@@ -208,7 +208,7 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
         (f"{X} 'same' AS y", {}, "/target", "same value"),
         (f"{X} DATE '2013-01-01' + i::INT AS y", {}, "/target", "is a date"),
         (f"{X} CASE WHEN i < 19 THEN i % 2 = 0 END AS y", {}, "/target", "at least 20"),
-        (f"{X} CASE WHEN i = 0 THEN 'rare' ELSE 'c' || i % 2 END AS y", {}, "/target", "'rare'"),
+        (f"{X} CASE WHEN i = 0 THEN 'rare' ELSE 'c' || i % 2 END AS y", {}, "/target", '"rare"'),
         (f"{X} 'c' || i // 2 AS y", {"rows": 2002}, "/target", "1001 classes"),
         (f"{X} CASE WHEN i = 5 THEN 'inf'::DOUBLE ELSE i END AS y", {}, "/target", "infinite"),
         (f"{X} 'c' || i % 3 AS y", {"task": "regression"}, "/task", "binary, multiclass"),
@@ -229,7 +229,7 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
         (f"{Y} 'c' || i % 3 AS s", {"validation": {"method": "time", "time_column": "s"}},
          "/validation/time_column", "string"),
         (f"{Y} CASE WHEN i > 2 THEN i * 1.5 END AS t", {"validation": {"method": "time", "time_column": "t"}},
-         "/validation/time_column", "3 rows"),
+         "/validation/time_column", "3 of the rows"),
         (f"{Y} {X} 5 AS t", {"validation": {"method": "time", "time_column": "t"}},
          "/validation/time_column", "single value"),
         (f"{Y} DATE '2013-01-01' + i::INT AS a, DATE '2014-01-01' + i::INT AS b",
@@ -252,7 +252,7 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
         (f"{Y} {X}", {"algorithm": "random_forest", "search": {"algorithms": ["random_forest"]}},
          "/search/algorithms", '"auto"'),
         (f"{Y} {X}", {"class_weight": [{"class": "yes", "weight": 2}]},
-         "/class_weight/0/class", "False, True"),
+         "/class_weight/0/class", "false, true"),
         (f"{Y} {X}", {"class_weight": [{"class": 1, "weight": 2}]}, "/class_weight/0/class", "the integer 1"),
         (f"{Y} {X}", {"class_weight": [{"class": True, "weight": 2}, {"class": True, "weight": 1}]},
          "/class_weight/1", "twice"),
@@ -265,7 +265,7 @@ def test_a_listed_feature_is_pointed_at_by_its_position(resolve: Resolve) -> Non
         (f"{X} sin(i) AS y", {"calibration": "sigmoid"}, "/calibration", "regression"),
         (f"{X} sin(i) AS y", {"costs": [{"actual": 1, "predicted": 0, "cost": 1}]}, "/costs", "regression"),
         (f"{Y} {X}", {"costs": [{"actual": "no", "predicted": True, "cost": 1}]},
-         "/costs/0/actual", "False, True"),
+         "/costs/0/actual", "false, true"),
         (f"{Y} {X}", {"costs": [{"actual": True, "predicted": "no", "cost": 1}]},
          "/costs/0/predicted", "string \"no\""),
         (f"{Y} {X}", {"costs": 2 * [{"actual": True, "predicted": False, "cost": 1}]}, "/costs/1", "twice"),
@@ -311,7 +311,7 @@ def test_the_stated_task_wins_where_the_target_allows_it(resolve: Resolve) -> No
 def test_rows_without_a_target_are_counted_and_noted(resolve: Resolve) -> None:
     resolved = resolve(f"{X} CASE WHEN i % 4 > 0 THEN i * 0.5 ELSE 'NaN'::DOUBLE END AS y")
     assert resolved.without_target == 50
-    assert "50 rows" in resolved.notes[0]
+    assert "no value of 'y': 50" in resolved.notes[0]
 
 
 def test_the_only_date_column_orders_the_rows_by_default(resolve: Resolve) -> None:

@@ -12,10 +12,11 @@ import psutil
 import pytest
 from sqlalchemy import select
 
+from app.datasets.tags import MAX_TAGS
 from app.db import Database
 from app.registry.models import ModelVersion
 from tests.client import Client
-from tests.processes import Serve, fits
+from tests.processes import Serve, fits, is_alive
 from tests.training.streams import stream
 
 RUNS = "/v1/training-runs"
@@ -218,6 +219,8 @@ def test_a_regression_run_predicts_numbers(shared: Client, flowers: dict[str, An
         ({"limits": {"seconds": 1e9}}, "limit_too_high", "/limits/seconds", "14400"),
         ({"limits": {"memory_bytes": 2**50}}, "limit_too_high", "/limits/memory_bytes", "8589934592"),
         ({"limits": {"memory_bytes": 0}}, "invalid_input", "/limits/memory_bytes", "0"),
+        ({"preparation": {"interactions": {"columns": ["wind"]}}}, "invalid_input",
+         "/preparation/interactions/columns", "must have at least 2 items"),
     ],
 )  # fmt: skip
 def test_a_spec_that_cannot_be_is_refused_with_its_place(
@@ -272,7 +275,7 @@ def test_a_fit_that_cannot_succeed_says_why(shared: Client) -> None:
     shared.add_dataset("hopeless", "\n".join(["x,constant,lonely", *lines]).encode())
     asked = {
         "constant": "The target 'constant' holds the same value in every row: there is nothing to learn.",
-        "lonely": "has classes with a single row, which cannot be both learnt and tested: 'rare'.",
+        "lonely": 'has classes with a single row, which cannot be both learnt and tested: "rare".',
     }
     runs = {
         target: shared.post(
@@ -321,7 +324,7 @@ def test_a_running_run_is_followed_and_cancelled_with_its_process(shared: Client
     fractions = [info["progress"]["fraction"] for info in told]
     assert fractions == sorted(fractions)
     assert told[-1] == shared.get(f"{RUNS}/{run['id']}").json()
-    assert not child.is_running()
+    assert not is_alive(child)
     for ended in (run["id"], waiting):
         assert code_of(shared.post(f"{RUNS}/{ended}:cancel"), 409) == "training_run_ended"
     assert shared.get("/v1/models/long/versions").json()["items"] == []
@@ -356,19 +359,64 @@ def test_an_identical_request_is_answered_with_the_run_that_was_made_unless_it_i
     client.add_dataset("flights", Client.as_csv(rows))
     asked = body(algorithm="dummy", features=["wind"])
     first = client.post(RUNS, json=asked)
-    waiting = client.post(RUNS, json=asked | {"tags": {"team": "ops"}, "priority": 3})
+    waiting = client.post(RUNS, json=asked)
     assert (first.status_code, waiting.status_code) == (202, 202)
     assert waiting.json() == first.json()
     assert waiting.headers["location"] == first.headers["location"]
     forced = client.post(RUNS, json=asked | {"force": True})
     others = [
         client.post(RUNS, json=asked | changes)
-        for changes in ({"seed": 1}, {"model": "other"}, {"features": ["wind", "distance"]})
+        for changes in (
+            {"seed": 1},
+            {"model": "other"},
+            {"features": ["wind", "distance"]},
+            {"limits": {"seconds": 60}},
+        )
     ]
     assert runs_of(client) == [answer.json()["id"] for answer in (*others[::-1], forced, first)]
     for answer in (*others, forced):
         client.post(f"{answer.headers['location']}:cancel")
     assert client.post(RUNS, json=asked | {"seed": 1}).json()["id"] not in runs_of(client)[1:]
+
+
+def test_a_waiting_run_takes_the_priority_and_the_tags_of_an_identical_request(
+    keyed: tuple[Client, dict[str, Any]],
+) -> None:
+    client, asked = keyed
+    asked |= {"force": False}
+    first = client.post(RUNS, json=asked | {"tags": {"team": "ops", "draft": "yes"}, "priority": 1}).json()
+    again = client.post(RUNS, json=asked | {"tags": {"draft": "no", "for": "ben"}, "priority": 3}).json()
+    assert again == first | {"priority": 3, "tags": {"team": "ops", "draft": "no", "for": "ben"}}
+    changed = client.get("/v1/events", params={"action": "training_run.changed"}).json()["items"]
+    assert [event["detail"]["priority"] for event in changed] == [3]
+    found = {"where": {"field": "tags.for", "op": "=", "value": "ben"}}
+    assert [run["id"] for run in client.post(f"{RUNS}:search", json=found).json()["items"]] == [first["id"]]
+    assert client.post(RUNS, json=asked | {"priority": -5}).json() == again
+    too_many = client.post(RUNS, json=asked | {"tags": {f"tag{number}": "x" for number in range(MAX_TAGS)}})
+    assert code_of(too_many, 422) == "too_many_tags"
+    assert too_many.json()["errors"][0]["pointer"] == "/tags"
+
+
+def test_a_request_that_states_a_default_is_identical_to_one_that_leaves_it_open(
+    keyed: tuple[Client, dict[str, Any]],
+) -> None:
+    client, asked = keyed
+    asked |= {"target": "distance", "force": False}
+
+    def post(**more: Any) -> int:
+        answer = client.post(RUNS, json=asked | more)
+        assert answer.status_code == 202, answer.text
+        return int(answer.json()["id"])
+
+    ridge = post(algorithm="ridge")
+    assert post(algorithm="ridge", params={"alpha": 1.0}) == ridge
+    assert post(algorithm="ridge", preparation={"numeric": {"scale": "standard"}}) == ridge
+    assert post(algorithm="ridge", params={"alpha": 2.0}) != ridge
+    searched = post(algorithm="auto")
+    assert post(algorithm="auto", search={"trials": 20, "pruning": True}) == searched
+    # What a search is told it does not look for.
+    assert post(algorithm="auto", preparation={"numeric": {"scale": "standard"}}) != searched
+    assert post(algorithm="auto", search={"seconds": 20}) != searched
 
 
 def test_an_identical_request_for_a_version_that_stands_is_answered_with_it(

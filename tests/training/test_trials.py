@@ -151,6 +151,7 @@ def test_a_place_in_a_stream_that_it_has_not_told_is_refused(search: Searching) 
         answer = search.client.get(f"{RUNS}/{search.id}/events", headers={"last-event-id": last})
         assert answer.status_code == 422, answer.text
         assert answer.json()["code"] == "invalid_input"
+        assert "must be the `id` of an event" in answer.json()["detail"]
 
 
 def test_what_a_run_tells_is_for_who_may_see_its_model(search: Searching) -> None:

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from app.child import REQUEST
-from app.leaseholder import Progress
+from app.child_process import Progress
 from app.worker import WITH_PARENT
 from tests.client import Client, wait_until
-from tests.processes import fits, trainers, worker_process
+from tests.processes import fits, is_alive, trainers, worker_process
 
 RUNS = "/v1/training-runs"
 SHORT = {"algorithm": "hist_gradient_boosting", "params": {"max_iter": 10}}
@@ -60,7 +60,7 @@ def test_a_run_whose_worker_is_killed_succeeds_with_another(serve: Callable[...,
         with worker_process(client, lease_seconds=2):
             first.kill()
             wait_until(lambda: client.get(f"{RUNS}/{run}").json()["attempts"] == 2)
-            assert not child.is_running(), "two fits of one run at the same time"
+            assert not is_alive(child), "two fits of one run at the same time"
             ended = client.wait_for_run(run)
     assert (ended["status"], ended["model_version"]) == ("succeeded", 1)
     assert told(client, run) == [
@@ -89,7 +89,7 @@ def test_a_search_whose_worker_is_killed_goes_on_behind_its_finished_trials(
         wait_until(lambda: len(trials()) >= 4)
         searching = first.children(recursive=True)
         first.kill()
-        wait_until(lambda: not any(process.is_running() for process in searching))
+        wait_until(lambda: not any(is_alive(process) for process in searching))
     before = trials()
     with worker_process(client, lease_seconds=2) as second:
         wait_until(lambda: fits(second))
@@ -115,7 +115,7 @@ def test_a_cancelled_search_ends_with_all_its_processes(serve: Callable[..., Cli
         assert len(searching) > 2
         client.post(f"{RUNS}/{run}:cancel")
         assert client.wait_for_run(run)["status"] == "cancelled"
-        wait_until(lambda: not any(process.is_running() for process in searching))
+        wait_until(lambda: not any(is_alive(process) for process in searching))
 
 
 @pytest.mark.parametrize("by", ["sigterm", "parent"])
@@ -130,7 +130,7 @@ def test_a_stopping_worker_returns_its_run_at_once(serve: Callable[..., Client],
         else:
             worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
-    assert not child.is_running()
+    assert not is_alive(child)
     returned = client.get(f"{RUNS}/{run}").json()
     assert (returned["status"], returned["attempts"]) == ("queued", 0)
     assert told(client, run) == [("created", None), ("started", None), ("requeued", "worker_stopped")]
@@ -139,8 +139,12 @@ def test_a_stopping_worker_returns_its_run_at_once(serve: Callable[..., Client],
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("run_time_limit_seconds", 0.2, "took longer than 0.2 seconds, the limit of this server"),
-        ("run_memory_limit_bytes", 20 * 2**20, "used more than 20 MB of memory, the limit of this server"),
+        ("run_time_limit_seconds", 0.2, "took longer than 0.2 s, the limit of this server"),
+        (
+            "run_memory_limit_bytes",
+            20 * 2**20,
+            "used more than 20,971,520 bytes of memory, the limit of this server",
+        ),
     ],
 )
 def test_a_limit_ends_the_run_and_not_the_worker(
@@ -178,7 +182,7 @@ def test_a_fit_begins_in_a_process_that_stands_ready_and_another_one_follows_it(
             wait_until(lambda: len(trainers(worker)) == 2)  # the next one loads beside the fit
             client.post(f"{RUNS}/{run}:cancel")
             client.wait_for_run(run)
-            assert not ready.is_running()
+            assert not is_alive(ready)
 
 
 def test_a_ready_process_that_died_is_not_missed(serve: Callable[..., Client]) -> None:
@@ -241,7 +245,7 @@ def test_a_fault_of_the_worker_fails_the_run_and_the_next_one_succeeds(serve: Ca
         assert "FileNotFoundError" in ended["error"]["detail"]
         aside.rename(own)
         assert client.wait_for_run(ask(client, {"algorithm": "dummy"}))["status"] == "succeeded"
-        assert worker.is_running()
+        assert is_alive(worker)
 
 
 def test_progress_is_read_among_what_libraries_print() -> None:

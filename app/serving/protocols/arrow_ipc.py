@@ -10,8 +10,8 @@ metadata), in FlatBuffers (https://flatbuffers.dev/internals/).
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from app.datasets.faults import NULL_CHARACTER, fault
 from app.errors import InvalidInput
-from app.serving.protocols.columns import Column, Flags, Kind, Values
+from app.serving.kernels import encode_batch
+from app.serving.protocols.columns import Coder, Column, Flags, Kind, Values
 
 CONTINUATION = 0xFFFFFFFF
 PREFIX = struct.Struct("<Ii")
@@ -30,16 +31,10 @@ MAX_METADATA_BYTES = 4 * 2**20
 MAX_COPIED_BYTES = 2 * 2**20
 """A batch of at most so many bytes is written by copying the buffers that it was read from."""
 
+DAMAGE = (ValueError, IndexError, OverflowError, struct.error)
+"""What reading bytes raises that are not as they say."""
+
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
-
-
-class Batch(NamedTuple):
-    """One record batch: columns by name, each of ``rows`` rows."""
-
-    rows: int
-    columns: dict[str, Column]
-    stream: bytes = b""
-    """What ``write_stream`` makes of the columns, or nothing where that is still to be made."""
 
 
 class Type(NamedTuple):
@@ -59,6 +54,83 @@ class Field(NamedTuple):
     """The dtype of the places in its dictionary, where the column is dictionary-encoded."""
     dictionary: int = 0
 
+    @property
+    def format(self) -> str | None:
+        """As Arrow's C data interface writes the type, where values are written as they are read."""
+        return None if self.places or self.type not in _COPIED_TYPES else _COPIED_TYPES[self.type].format
+
+
+class Batch:
+    """One record batch of ``rows`` rows; its columns may be damaged until they are read or encoded."""
+
+    def __init__(
+        self, record: "_Record", fields: tuple[Field, ...], dictionaries: Mapping[int, Values], max_bytes: int
+    ) -> None:
+        self.rows = record.rows
+        self.fields = fields
+        self._record = record
+        self._dictionaries = dictionaries
+        self._max_bytes = max_bytes
+        self._checked: tuple[_Pairs, _Pairs] | None = None
+        """Its nodes and places, of values that are as ``write_stream`` writes them."""
+
+    def encode(self, coders: tuple[Coder, ...], width: int) -> bytes | None:
+        """What ``kernels.encode_batch`` makes of it, unless ``stream`` is no copy."""
+        _, nodes, places, _, body = self._record
+        if len(body) > MAX_COPIED_BYTES:
+            return None
+        cells = encode_batch(body, nodes, places, self.rows, coders, width)
+        if cells is not None:
+            self._checked = nodes, places
+        return cells
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """The columns by name. Raises InvalidInput."""
+        buffers = _Buffers(self._record, self._max_bytes)
+        try:
+            columns = {field.name: self._read_column(buffers, field) for field in self.fields}
+        except DAMAGE as error:
+            raise _malformed(str(error)) from None
+        if buffers.is_plain:
+            self._checked = buffers.read_nodes, buffers.read_places
+        return columns
+
+    @property
+    def stream(self) -> bytes:
+        """What ``write_stream`` makes of the columns; nothing where that takes more than a copy.
+
+        Its metadata is made here: who reads the stream sees no byte of the sender's that was not checked.
+        Raises InvalidInput.
+        """
+        schema, body = _copied_schema(self.fields), self._record.body
+        if schema is None or len(body) > MAX_COPIED_BYTES:
+            return b""
+        if self._checked is None:
+            _ = self.columns  # to read them is to check them
+        if self._checked is None:
+            return b""
+        padding = bytes(-len(body) % 8)
+        head = _batch_message(self.rows, *self._checked, len(body) + len(padding))
+        return b"".join((schema, head, body, padding, END_OF_STREAM))
+
+    def _read_column(self, buffers: "_Buffers", field: Field) -> Column:
+        if field.places is None:
+            return Column(buffers.read(field))
+        indices = buffers.read(Field(field.name, Type(Kind.INTEGER, field.places)))
+        values = self._dictionaries.get(field.dictionary)
+        if values is None:
+            raise ValueError(f"the dictionary of column {field.name!r} is missing")
+        used = indices.array[indices.valid]
+        if len(used) and not (used.min() >= 0 and used.max() < len(values)):
+            raise ValueError(f"column {field.name!r} points beyond its dictionary")
+        if len(used) < len(indices):  # a null row points to a null that is put behind all values
+            padding = [(0, 1), *[(0, 0)] * (values.array.ndim - 1)]
+            values = Values(
+                values.kind, np.append(values.valid, False), np.pad(values.array, padding), values.text
+            )
+        return Column(values, np.where(indices.valid, indices.array, len(values) - 1).astype(np.int64))
+
 
 class BatchReader:
     """Takes a stream in pieces and gives its record batches, each as soon as it is whole.
@@ -74,7 +146,7 @@ class BatchReader:
         self._wanted = PREFIX.size
         self._ended = False
         self._batches = self._rows = 0
-        self._fields: list[Field] | None = None
+        self._fields: tuple[Field, ...] | None = None
         self._dictionaries: dict[int, Values] = {}
 
     def feed(self, piece: bytes) -> list[Batch]:
@@ -92,7 +164,7 @@ class BatchReader:
                 if message is not None and (batch := self._read(message)) is not None:
                     batches.append(batch)
                     self._count(batch)
-        except (ValueError, IndexError, OverflowError, struct.error) as error:
+        except DAMAGE as error:
             raise _malformed(str(error)) from None
         self._rest += rest
         return batches
@@ -152,39 +224,21 @@ class BatchReader:
         elif message.type == 2:
             self._read_dictionary(message, self._fields)
         elif message.type == 3:
-            buffers = _Buffers(message.header, message.body, self._max_rows, self._max_bytes)
-            columns = {field.name: self._read_column(buffers, field) for field in self._fields}
-            return Batch(buffers.rows, columns, buffers.copy(self._fields))
+            record = _Record.read(message.header, message.body, self._max_rows)
+            return Batch(record, self._fields, self._dictionaries.copy(), self._max_bytes)
         else:
             raise ValueError("it holds messages other than record batches")
         return None
 
-    def _read_dictionary(self, message: "_Message", fields: list[Field]) -> None:
+    def _read_dictionary(self, message: "_Message", fields: tuple[Field, ...]) -> None:
         number = message.header.number(0, "<q")
         if message.header.number(2, "<?"):
             raise ValueError("a dictionary is sent in parts (deltas). Write each whole")
         field = next((field for field in fields if field.places and field.dictionary == number), None)
         if field is None:
             raise ValueError("a dictionary belongs to no column")
-        buffers = _Buffers(message.header.table(1), message.body, self._max_rows, self._max_bytes)
-        self._dictionaries[number] = buffers.read(field)
-
-    def _read_column(self, buffers: "_Buffers", field: Field) -> Column:
-        if field.places is None:
-            return Column(buffers.read(field))
-        indices = buffers.read(Field(field.name, Type(Kind.INTEGER, field.places)))
-        values = self._dictionaries.get(field.dictionary)
-        if values is None:
-            raise ValueError(f"the dictionary of column {field.name!r} is missing")
-        used = indices.array[indices.valid]
-        if len(used) and not (used.min() >= 0 and used.max() < len(values)):
-            raise ValueError(f"column {field.name!r} points beyond its dictionary")
-        if len(used) < len(indices):  # a null row points to a null that is put behind all values
-            padding = [(0, 1), *[(0, 0)] * (values.array.ndim - 1)]
-            values = Values(
-                values.kind, np.append(values.valid, False), np.pad(values.array, padding), values.text
-            )
-        return Column(values, np.where(indices.valid, indices.array, len(values) - 1).astype(np.int64))
+        record = _Record.read(message.header.table(1), message.body, self._max_rows)
+        self._dictionaries[number] = _Buffers(record, self._max_bytes).read(field)
 
 
 def _malformed(why: str) -> InvalidInput:
@@ -261,7 +315,7 @@ NOT_READ = {
 
 
 @lru_cache(maxsize=16)
-def _read_schema(metadata: bytes) -> list[Field]:
+def _read_schema(metadata: bytes) -> tuple[Field, ...]:
     schema = _Table.root(metadata).table(2)
     if schema.number(0, "<h"):
         raise ValueError("it is big-endian")
@@ -271,7 +325,7 @@ def _read_schema(metadata: bytes) -> list[Field]:
         if field.name in fields:
             raise ValueError(f"two columns have the name {field.name!r}")
         fields[field.name] = field
-    return list(fields.values())
+    return tuple(fields.values())
 
 
 def _read_field(field: _Table) -> Field:
@@ -325,42 +379,57 @@ def _integer_dtype(details: _Table) -> str:
 # ── Buffers ──────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Buffers:
-    """The buffers of one record batch, column by column."""
+_PAIR = np.dtype([("first", "<i8"), ("second", "<i8")])
+_Pairs = NDArray[np.void]
 
-    def __init__(self, batch: _Table, body: memoryview, max_rows: int, max_bytes: int) -> None:
+
+class _Record(NamedTuple):
+    """What the metadata of a record batch says, and its body."""
+
+    rows: int
+    nodes: _Pairs
+    """How many values each column has, and how many of them are null."""
+    places: _Pairs
+    """Where in the body each buffer begins, and its size."""
+    view_buffers: NDArray[np.int64]
+    body: memoryview
+
+    @classmethod
+    def read(cls, batch: _Table, body: memoryview, max_rows: int) -> "_Record":
         if batch.has(3):
             raise ValueError("its batches are compressed. Write them without compression")
-        self.rows = batch.number(0, "<q")
-        if not 0 <= self.rows <= max_rows:
+        rows = batch.number(0, "<q")
+        if not 0 <= rows <= max_rows:
             raise fault(
                 "batch_too_large",
-                f"A record batch of the stream has {self.rows} rows, of at most {max_rows}. "
+                f"A record batch of the stream has {rows} rows, of at most {max_rows}. "
                 "Write it in smaller batches (pyarrow: max_chunksize).",
             )
-        pairs = np.dtype([("first", "<i8"), ("second", "<i8")])
-        self._body = body
+        return cls(rows, batch.vector(1, _PAIR), batch.vector(2, _PAIR), batch.vector(4, "<i8"), body)
+
+
+class _Buffers:
+    """Reads the buffers of one record batch, column by column."""
+
+    def __init__(self, record: _Record, max_bytes: int) -> None:
+        self.rows = record.rows
+        self._body = record.body
         self._max_bytes = max_bytes
-        self._nodes = iter(batch.vector(1, pairs).tolist())
-        self._buffers = iter(batch.vector(2, pairs).tolist())
-        self._view_buffers = iter(batch.vector(4, "<i8").tolist())
-        self._read_nodes: list[int] = []
-        self._read_buffers: list[int] = []
-        self._is_plain = len(body) <= MAX_COPIED_BYTES
-        """Whether ``write_stream`` would write nothing but the bytes that were read."""
+        self._nodes = iter(record.nodes.tolist())
+        self._places = iter(record.places.tolist())
+        self._view_buffers = iter(record.view_buffers.tolist())
+        self._read_nodes: list[tuple[int, int]] = []
+        self._read_places: list[tuple[int, int]] = []
+        self.is_plain = True
+        """Whether ``write_stream`` would write the values as they were read."""
 
-    def copy(self, fields: list[Field]) -> bytes:
-        """All that was read, as a stream; nothing where that takes more than a copy.
+    @property
+    def read_nodes(self) -> _Pairs:
+        return np.array(self._read_nodes, _PAIR)
 
-        Its metadata is made here: who reads the stream sees no byte of the sender's that was not checked.
-        """
-        if not self._is_plain or any(field.places or field.type not in _COPIED_TYPES for field in fields):
-            return b""
-        types = tuple((field.name, _COPIED_TYPES[field.type]) for field in fields)
-        padding = bytes(-len(self._body) % 8)
-        size = len(self._body) + len(padding)
-        head = _batch_message(self.rows, self._read_nodes, self._read_buffers, size)
-        return b"".join((_write_schema(types, ()), head, self._body, padding, END_OF_STREAM))
+    @property
+    def read_places(self) -> _Pairs:
+        return np.array(self._read_places, _PAIR)
 
     def read(self, field: Field) -> Values:
         """The values of the next column, which the field describes; a dictionary's own are its ``type``'s."""
@@ -377,8 +446,8 @@ class _Buffers:
             nulls = rows - int(np.count_nonzero(valid))
         else:
             valid = np.ones(rows, np.bool_)
-            self._read_buffers[-2:] = (0, 0)
-        self._read_nodes += (rows, nulls)
+            self._read_places[-1] = (0, 0)
+        self._read_nodes.append((rows, nulls))
         match kind:
             case Kind.TEXT:
                 text, array = self._read_text(field.type, valid)
@@ -396,14 +465,14 @@ class _Buffers:
             missing = np.isnan(array)
             if missing.any():  # null, as in JSON
                 valid &= ~missing
-                self._is_plain = False
+                self.is_plain = False
         return Values(kind, valid, array)
 
     def _take(self) -> memoryview:
-        start, size = _next(self._buffers)
+        start, size = _next(self._places)
         if start < 0 or size < 0 or start + size > len(self._body):
             raise ValueError("a buffer lies outside of its batch")
-        self._read_buffers += (start, size)
+        self._read_places.append((start, size))
         return self._body[start : start + size]
 
     def _read_text(self, type_: Type, valid: Flags) -> tuple[bytes, NDArray[np.int64]]:
@@ -494,36 +563,50 @@ def _cell_fault(field: Field, row: int, what: str) -> InvalidInput:
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_start(columns: Mapping[str, Values], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The begin of a stream: the schema of the columns."""
-    types = tuple((name, _arrow_type(values)) for name, values in columns.items())
-    return _write_schema(types, tuple((metadata or {}).items()))
+class Written(NamedTuple):
+    """A column as the body of a record batch has it: behind its bitmap, which is empty without nulls."""
+
+    nulls: int
+    buffers: Sequence[bytes]
 
 
-def write_batch(columns: Mapping[str, Values]) -> bytes:
-    """A record batch of columns of one length, as the schema of ``write_start`` describes them."""
-    nodes, buffers, body = [], [], bytearray()
-    rows = 0
-    for values in columns.values():
-        rows = len(values)
-        nulls = rows - int(np.count_nonzero(values.valid))
-        nodes += [rows, nulls]
-        if values.kind is Kind.NULL:
-            continue
-        bitmap = np.packbits(values.valid, bitorder="little").tobytes() if nulls else b""
-        for buffer in (bitmap, *_write_values(values)):
-            buffers += [len(body), len(buffer)]
-            body += buffer
-            body += bytes(-len(body) % 8)
-    return _batch_message(rows, nodes, buffers, len(body)) + body
+def write_start(types: Mapping[str, str], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The begin of a stream: its schema, of columns and the constructors of their types in arro3."""
+    return _write_schema(tuple(types.items()), tuple((metadata or {}).items()))
+
+
+def write_batch(rows: int, columns: Iterable[Written]) -> bytes:
+    """A record batch of so many rows."""
+    nodes, places, size = [], [], 0
+    body: list[bytes] = []
+    for nulls, buffers in columns:
+        nodes.append((rows, nulls))
+        for buffer in buffers:
+            places.append((size, len(buffer)))
+            padding = bytes(-len(buffer) % 8)
+            body += (buffer, padding)
+            size += len(buffer) + len(padding)
+    return b"".join((_batch_message(rows, np.array(nodes, _PAIR), np.array(places, _PAIR), size), *body))
 
 
 def write_stream(columns: Mapping[str, Values], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A whole stream of one batch."""
-    return write_start(columns, metadata) + write_batch(columns) + END_OF_STREAM
+    """A whole stream of one batch, of columns of one length."""
+    types = {name: arrow_type(values) for name, values in columns.items()}
+    rows = max(map(len, columns.values()), default=0)
+    batch = write_batch(rows, map(write_column, columns.values()))
+    return write_start(types, metadata) + batch + END_OF_STREAM
 
 
-def _arrow_type(values: Values) -> str:
+def write_column(values: Values) -> Written:
+    """A column of the type that ``write_stream`` gives such values."""
+    if values.kind is Kind.NULL:
+        return Written(len(values), ())
+    nulls = len(values) - int(np.count_nonzero(values.valid))
+    bitmap = np.packbits(values.valid, bitorder="little").tobytes() if nulls else b""
+    return Written(nulls, (bitmap, *_write_values(values)))
+
+
+def arrow_type(values: Values) -> str:
     """The name of the type's constructor in arro3."""
     match values.kind:
         case Kind.INTEGER | Kind.FLOAT:
@@ -537,17 +620,33 @@ def _arrow_type(values: Values) -> str:
     return str(values.kind)
 
 
+class _Names(NamedTuple):
+    """What others call a type: arro3 its constructor, and Arrow's C data interface."""
+
+    constructor: str
+    format: str
+
+
 _COPIED_TYPES = {
-    **{Type(Kind.INTEGER, f"<{letter}{size}"): f"{name}{8 * size}"
-       for letter, name in (("i", "int"), ("u", "uint")) for size in (1, 2, 4, 8)},
-    Type(Kind.FLOAT, "<f8"): "float64",
-    Type(Kind.BOOLEAN): "bool",
-    Type(Kind.TEXT, "<i4"): "utf8",
-    Type(Kind.TEXT, "<i8"): "large_utf8",
-    Type(Kind.DATE, "<i4", seconds=86_400): "date32",
-    Type(Kind.TIME, "<i8", parts=10**6): str(Kind.TIME),
+    **{Type(Kind.INTEGER, f"<{letter}{size}"): _Names(f"{name}{8 * size}", format_)
+       for letter, name, formats in (("i", "int", "csil"), ("u", "uint", "CSIL"))
+       for size, format_ in zip((1, 2, 4, 8), formats, strict=True)},
+    Type(Kind.FLOAT, "<f8"): _Names("float64", "g"),
+    Type(Kind.BOOLEAN): _Names("bool", "b"),
+    Type(Kind.TEXT, "<i4"): _Names("utf8", "u"),
+    Type(Kind.TEXT, "<i8"): _Names("large_utf8", "U"),
+    Type(Kind.DATE, "<i4", seconds=86_400): _Names("date32", "tdD"),
+    Type(Kind.TIME, "<i8", parts=10**6): _Names(str(Kind.TIME), "tsu:"),
 }  # fmt: skip
 """Types whose values are written as they are read."""
+
+
+@lru_cache(maxsize=16)
+def _copied_schema(fields: tuple[Field, ...]) -> bytes | None:
+    """The begin of a stream of columns of such types."""
+    if not all(field.format for field in fields):
+        return None
+    return _write_schema(tuple((field.name, _COPIED_TYPES[field.type].constructor) for field in fields), ())
 
 
 @lru_cache(maxsize=1000)
@@ -585,8 +684,8 @@ def _write_values(values: Values) -> list[bytes]:
     return [array.tobytes()]
 
 
-def _batch_message(rows: int, nodes: list[int], buffers: list[int], body_size: int) -> bytes:
-    """The metadata of a record batch; ``nodes`` and ``buffers`` are the numbers of its pairs, in a row.
+def _batch_message(rows: int, nodes: _Pairs, places: _Pairs, body_size: int) -> bytes:
+    """The metadata of a record batch, as ``_Record`` has it.
 
     Two tables, each behind its vtable, then the two vectors. The numbers in a comment are places.
     """
@@ -596,10 +695,7 @@ def _batch_message(rows: int, nodes: list[int], buffers: list[int], body_size: i
         12, 20, 16, 18, 4, 8,  # 4: the message's vtable: its size, its table's, the fields' places in that
         16 - 4, 48 - 20, body_size, 4, 3,  # 16: the message: header (at 20), body's size, V5, record batch
         10, 20, 8, 4, 16,  # 36: the batch's vtable
-        48 - 36, 68 - 52, rows, 76 + 8 * len(nodes) - 64, len(nodes) // 2,  # 48: the batch; 68: its nodes
+        48 - 36, 68 - 52, rows, 76 + 16 * len(nodes) - 64, len(nodes),  # 48: the batch; 68: its nodes
     )  # fmt: skip
-    metadata = b"".join(
-        [head, struct.pack(f"<{len(nodes)}q", *nodes), bytes(4), struct.pack("<I", len(buffers) // 2),
-         struct.pack(f"<{len(buffers)}q", *buffers)]
-    )  # fmt: skip
+    metadata = b"".join((head, nodes.tobytes(), bytes(4), struct.pack("<I", len(places)), places.tobytes()))
     return PREFIX.pack(CONTINUATION, len(metadata)) + metadata

@@ -21,10 +21,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app.access.caller import Caller
-from app.datasets.content import preferred
 from app.datasets.faults import fault
 from app.datasets.ingest import MediaType
 from app.errors import InputError, InvalidInput
+from app.http.accept import preferred
 from app.owned import Scratch
 from app.serving.answers import Answer
 from app.serving.labels import label_text, probability_columns
@@ -34,7 +34,6 @@ from app.serving.protocols.arrow_ipc import (
     END_OF_STREAM,
     Batch,
     BatchReader,
-    write_batch,
     write_stream,
 )
 from app.serving.protocols.columns import Column, Values, encode_columns
@@ -118,14 +117,21 @@ async def respond(request: Request, caller: Caller, predicting: Predicting, targ
         return answered.send(form)
 
 
-def read_stream(version: LoadedVersion, body: bytes, max_rows: int) -> Rows | None:
-    """The rows of a whole Arrow stream of one plain batch; None for what needs a closer look."""
+def read_stream(version: LoadedVersion, body: bytes, max_rows: int, closely: int) -> Rows | None:
+    """The rows of a whole Arrow stream of one batch that can be copied; None for any other.
+
+    Rows that take more than arithmetic are read up to ``closely`` of them.
+    """
     reader = BatchReader(max_batch_bytes=len(body), max_batch_rows=max_rows)
     try:
         (batch,) = reader.feed(body) + reader.end()
-        if not batch.stream or batch.rows == 0:
+        if batch.rows == 0:
             return None
-        matrix = encode_columns(version.signature, batch.columns, batch.rows)
+        matrix = version.batch_encoder.encode_plain(batch)
+        if matrix is None:
+            if batch.rows > closely or not batch.stream:
+                return None
+            matrix = encode_columns(version.signature, batch.columns, batch.rows)
     except (ValueError, InvalidInput):
         return None
     return Rows.of_arrow(matrix, batch.stream)
@@ -300,6 +306,7 @@ class _ArrowReader:
 
     def __init__(self, version: LoadedVersion, source: BatchReader, part: int, max_bytes: int) -> None:
         self._signature = version.signature
+        self._encoder = version.batch_encoder
         self._max_bytes = max_bytes
         self._source = source
         self._part = part
@@ -314,11 +321,14 @@ class _ArrowReader:
             yield from self._encode(batch)
 
     def _encode(self, batch: Batch) -> Iterator[Rows]:
-        if batch.stream and 0 < batch.rows <= self._part:
-            matrix = encode_columns(self._signature, batch.columns, batch.rows, first=self._read)
-            self._read += batch.rows
-            yield Rows.of_arrow(matrix, batch.stream)
-            return
+        if 0 < batch.rows <= self._part:
+            matrix = self._encoder.encode_plain(batch)
+            if matrix is None and batch.stream:
+                matrix = encode_columns(self._signature, batch.columns, batch.rows, first=self._read)
+            if matrix is not None:
+                self._read += batch.rows
+                yield Rows.of_arrow(matrix, batch.stream)
+                return
         for start in range(0, batch.rows, self._part):
             rows = slice(start, min(start + self._part, batch.rows))
             columns = {name: column.part(rows) for name, column in batch.columns.items()}
@@ -413,7 +423,7 @@ _encoder = msgspec.json.Encoder()
 
 class _ArrowWriter(_Writer):
     def part(self, answer: Answer) -> bytes:
-        return (b"" if self.rows else answer.schema) + write_batch(answer.columns)
+        return (b"" if self.rows else answer.schema) + answer.batch
 
     def end(self) -> bytes:
         return END_OF_STREAM

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,38 @@ class Column(NamedTuple):
         if places is None:
             return values
         return Values(values.kind, values.valid[places], values.array[places], values.text)
+
+
+class Coder(NamedTuple):
+    """How ``kernels.encode_batch`` makes cells of a column of Arrow."""
+
+    format: str
+    """Of the values' type, in Arrow's C data interface."""
+    place: int
+    """The column of the matrix, or -1 for values that are only checked."""
+    code: Literal["integer"] | TextCodes | None
+    nullable: bool
+
+
+def coder_of(feature: Feature, place: int, kind: Kind, format_: str) -> Coder | None:
+    """The coder of a feature's values where arithmetic or a look-up of texts is all that they take."""
+    code: Literal["integer"] | TextCodes | None = None
+    match feature.role, feature.type, kind:
+        case Role.CATEGORICAL, ColumnType.STRING, Kind.TEXT:
+            code = _text_codes(feature.categories or ())
+        case Role.CATEGORICAL | Role.TEXT, _, _:
+            return None
+        case _, ColumnType.INTEGER, Kind.FLOAT:
+            code = "integer"
+        case _, ColumnType.INTEGER | ColumnType.NUMBER, Kind.INTEGER | Kind.FLOAT:
+            pass
+        case _, ColumnType.BOOLEAN, Kind.BOOLEAN:
+            pass
+        case _, ColumnType.DATE | ColumnType.DATETIME, Kind.DATE | Kind.TIME:
+            pass
+        case _:
+            return None
+    return Coder(format_, place, code, feature.nullable)
 
 
 def encode_columns(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from app.columns import ColumnType
 from app.datasets.association import Variable, associate
 from app.datasets.engine import Parquet, connect, identifier, literal, numbered_rows_of
+from app.errors import InvalidInput
 from app.registry.matrix import Column, open_table, read_columns, table_types
-from app.registry.signature import Signature, Task
+from app.registry.signature import Role, Signature, Task
 from app.serving.compile import NotCompilable, compile_pipeline
 from app.serving.compiled import CompiledScorer
 from app.training.advice.learning_curve import Estimate, estimate_gain, estimate_mean, fit_power_law, grow
@@ -37,8 +38,8 @@ from app.training.report.numbers import rounded, rounded_all
 from app.training.report.subject import Judged
 from app.training.roles import ResolvedSpec, resolve_spec
 from app.training.scoring import score
-from app.training.search.search import DEFAULT_TRIALS, auto_algorithms
-from app.training.spec import TrainingSpec, Validation
+from app.training.search.search import auto_algorithms
+from app.training.spec import DEFAULT_TRIALS, TrainingSpec, Validation
 from app.training.spec_rules import times_of
 from app.training.trainer import MAX_COMPARISON_ROWS, MIN_TRAINING_ROWS
 from app.training.validation import Split, Splitter, strata_of
@@ -49,7 +50,8 @@ SEED = 0
 SAMPLED_ROWS = 6_000
 CLASS_ROWS = 100
 """A sample has so many rows of a rare class, if the table has: an average over fewer tells nothing."""
-MAX_SAMPLED_ROWS = 20_000
+MOST_CLASSES = 20
+"""Of more classes, a sample has the most frequent: boosting grows a tree for each of them in each round."""
 FOLDS = 5
 COMPARED_ROWS = 2_000
 """Rows from which each candidate learns, to be compared with the others and for its cost."""
@@ -80,7 +82,10 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Some labelled rows as a matrix of shape (n, features), their targets, shape (n,), and the folds."""
+    """Some labelled rows as a matrix of shape (n, features), their targets, shape (n,), and the folds.
+
+    ``classes_to_one`` is the number of the table's classes to each class that the sample has.
+    """
 
     parquet: Path
     resolved: ResolvedSpec
@@ -88,6 +93,7 @@ class _Sample:
     matrix: Matrix
     target: NDArray[Any]
     folds: list[Split]
+    classes_to_one: float
 
     @property
     def task(self) -> Task:
@@ -120,6 +126,7 @@ class _Sample:
             self.matrix[:, cells],
             self.target,
             self.folds,
+            self.classes_to_one,
         )
 
     def loss(self, value: float) -> float:
@@ -143,7 +150,7 @@ class _Trial:
 
 @dataclass(frozen=True, slots=True)
 class _Effort:
-    """What a fit with the defaults to ``rows`` rows took of a processor; ``width`` are a row's numbers."""
+    """What a fit with the defaults to ``rows`` rows takes of a processor; ``width`` are a row's numbers."""
 
     seconds: float
     rows: int
@@ -157,7 +164,13 @@ def advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) -> 
     the sample. Raises InvalidInput as a training would, for the same reasons.
     """
     with threadpool_limits(1), np.errstate(all="ignore"):
-        return _advise(parquet, spec, hints, folder)
+        try:
+            return _advise(parquet, spec, hints, folder)
+        except InvalidInput as refused:
+            if refused.code != "no_features" or not hints.drop:
+                raise
+            # With the hints no column is left: a training, which knows none, decides and says why.
+            return _advise(parquet, spec, replace(hints, drop={}), folder)
 
 
 def _advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) -> dict[str, Any]:
@@ -167,7 +180,8 @@ def _advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) ->
     suspects = [name for name in hints.suspects if name not in drop]
     whole = _resolve_target(parquet, spec, drop)
     outcomes = read_outcomes(parquet, whole.signature)
-    rows = _draw(outcomes.target, classes=whole.signature.classes is not None)
+    known = _of_frequent_classes(outcomes.target, whole.signature)
+    rows = known[_draw(outcomes.target[known], classes=whole.signature.classes is not None)]
     sample = _read_sample(
         parquet, outcomes.rows[rows], _dropping(spec, drop), whole, folder / "sample.parquet"
     )
@@ -180,7 +194,7 @@ def _advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) ->
     clean = sample.without([] if listed else [name for name in suspects if name not in stated])
     left_out = [] if listed or clean is None else [name for name in suspects if name not in stated]
     measured = clean or sample
-    labelled = len(outcomes.target)
+    texts = [one.name for one in measured.fitter.signature.features if one.role is Role.TEXT]
     validation, ordered = _choose_validation(parquet, spec, whole, outcomes.target, hints.groups)
     trials = [
         trial
@@ -190,7 +204,8 @@ def _advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) ->
     baseline = _try(measured, "dummy", COMPARED_ROWS)
     efforts = {trial.algorithm: _measure_effort(measured, trial.algorithm) for trial in trials}
     learnt = _compare(measured, trials, baseline)
-    fitted_rows = round(labelled * (1 - spec.validation.holdout))
+    labelled, trained = len(outcomes.target), 1 - spec.validation.holdout
+    fitted_rows = round(labelled * trained)
     fast = min((trial for trial in trials if trial.algorithm != "random_forest"), key=_mean, default=None)
     metric = _metric(whole, outcomes.target)
     return {
@@ -202,16 +217,20 @@ def _advise(parquet: Parquet, spec: TrainingSpec, hints: Hints, folder: Path) ->
         "task": {"task": sample.task, "reason": _task_reason(spec, whole)},
         "balance": _balance(whole.signature, outcomes.target),
         "metric": sample.metric,
-        "learning": _learning(measured, fast, baseline, learnt, labelled, fitted_rows),
+        "learning": _learning(measured, fast, baseline, learnt, len(known), round(len(known) * trained)),
         "leaks": _leaks(sample, measured, fast, left_out),
         "later": ordered,
         "importance": _importance(measured, fast),
         "validation": validation,
         "algorithms": _candidates(measured, trials, baseline, efforts, fitted_rows),
         "spec": _spec(spec, drop, left_out, validation, metric),
-        "reasons": _reasons(drop, left_out, validation, metric, whole),
+        "reasons": _reasons(drop, left_out, texts, validation, metric, whole),
         "cost": _search_cost(sample.task, [effort for effort in efforts.values() if effort], fitted_rows),
-        "notes": list(whole.notes[: 1 if whole.without_target else 0]),
+        "texts": texts,
+        "notes": [
+            *whole.notes[: 1 if whole.without_target else 0],
+            *_bounds(whole.signature, known, labelled),
+        ],
     }
 
 
@@ -254,6 +273,25 @@ def _resolve_target(parquet: Parquet, spec: TrainingSpec, drop: Mapping[str, str
     return resolve_spec(parquet, _dropping(spec, drop))
 
 
+def _of_frequent_classes(target: NDArray[Any], signature: Signature) -> NDArray[np.intp]:
+    """Places of the rows that a sample is drawn from, in order: of many classes the most frequent ones'."""
+    if signature.classes is None or len(signature.classes) <= MOST_CLASSES:
+        return np.arange(len(target))
+    most = np.argsort(-np.bincount(target, minlength=len(signature.classes)), kind="stable")[:MOST_CLASSES]
+    return np.flatnonzero(np.isin(target, most))
+
+
+def _bounds(signature: Signature, known: NDArray[np.intp], labelled: int) -> list[str]:
+    """What was measured on less than all classes, in a sentence."""
+    if signature.classes is None or len(signature.classes) <= MOST_CLASSES:
+        return []
+    return [
+        f"What takes a fit was measured on the {MOST_CLASSES} most frequent of {len(signature.classes):,} "
+        f"classes, {len(known):,} of {labelled:,} rows: to tell all of them apart is harder than the scores "
+        "and the learning curve say, and costs are estimated in proportion to the classes."
+    ]
+
+
 def _draw(target: NDArray[Any], *, classes: bool) -> NDArray[np.intp]:
     """Places of the rows of the sample, in order: all, or so many at random and enough of each class."""
     if len(target) <= SAMPLED_ROWS:
@@ -261,10 +299,9 @@ def _draw(target: NDArray[Any], *, classes: bool) -> NDArray[np.intp]:
     shuffled = np.random.default_rng(SEED).permutation(len(target))
     chosen = shuffled[:SAMPLED_ROWS]
     if classes:
-        each = min(CLASS_ROWS, MAX_SAMPLED_ROWS // (1 + int(target.max())))
         by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
         starts = np.searchsorted(target[by_class], np.arange(1 + target.max()))
-        enough = np.concatenate([part[:each] for part in np.split(by_class, starts[1:])])
+        enough = np.concatenate([part[:CLASS_ROWS] for part in np.split(by_class, starts[1:])])
         chosen = np.union1d(chosen, enough)
     return np.sort(chosen)
 
@@ -288,7 +325,9 @@ def _read_sample(
     strata = strata_of(outcomes.target, classes=resolved.signature.classes is not None)
     folds = list(Splitter(len(matrix), SEED, strata).folds(FOLDS))
     fitter = Fitter(resolved_spec(spec, whole), resolved.signature)
-    return _Sample(path, resolved, fitter, matrix, outcomes.target, folds)
+    classes = len(resolved.signature.classes or ())
+    classes_to_one = len(whole.signature.classes or ()) / classes if classes else 1.0
+    return _Sample(path, resolved, fitter, matrix, outcomes.target, folds, classes_to_one)
 
 
 def resolved_spec(spec: TrainingSpec, whole: ResolvedSpec) -> TrainingSpec:
@@ -317,7 +356,7 @@ def _measure_effort(sample: _Sample, name: str) -> _Effort | None:
     pipeline = _fit(sample, name, rows, {})
     if pipeline is None:
         return None
-    seconds = time.process_time() - started
+    seconds = (time.process_time() - started) * sample.classes_to_one
     return _Effort(seconds, len(rows), int(pipeline[:-1].transform(sample.matrix[:2]).shape[1]))
 
 
@@ -698,6 +737,7 @@ def _spec(
 def _reasons(
     drop: Mapping[str, str],
     suspects: Sequence[str],
+    texts: Sequence[str],
     validation: Mapping[str, Any],
     metric: str | None,
     whole: ResolvedSpec,
@@ -708,6 +748,7 @@ def _reasons(
         f"{_quoted(whole.signature.target)}. If it is known before, take it back in."
         for name in suspects
     ]
+    told += [f"{_quoted(name)} is taken for texts, and read by its words." for name in texts]
     told.append(str(validation["reason"]))
     if metric is not None:
         told.append(

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.columns import ColumnType
 from app.datasets.contract_service import require_accepted
 from app.datasets.profile import Finding
 from app.datasets.service import get_rows_of
@@ -32,7 +31,7 @@ EXAMPLE: dict[str, Any] = {
         ],
         "rarest": 0.223809,
         "quantiles": None,
-        "text": "The rarest of 2 classes, True, has 9,746 of 43,546 rows.",
+        "text": "The rarest of 2 classes, true, has 9,746 of 43,546 rows.",
     },
     "metric": "roc_auc",
     "learning": {
@@ -231,7 +230,7 @@ def advise(
     with database.session_scope(write=False) as session:
         data = get_rows_of(session, caller, dataset, version)
         require_accepted(data)
-    check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
+    check_spec(data.column_types, spec)
     memory_bytes = request.app.state.settings.run_memory_limit_bytes
     told = give_advice(database, store, scratch, data, spec, memory_bytes=memory_bytes)
     names = {"model": model, "dataset": dataset, "dataset_version": version}

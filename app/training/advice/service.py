@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from app.child import ERROR, REQUEST
+from app.child_process import Progress, hand_over, kill_group, start_child
 from app.columns import ColumnType
 from app.datasets.findings import IDENTIFIER_NAME
 from app.datasets.models import DatasetVersion
@@ -18,7 +19,6 @@ from app.datasets.profile import DataProfile, Finding
 from app.datasets.profiles import add_target, read_profile
 from app.db import Database
 from app.errors import AppError, InputError, InvalidInput
-from app.leaseholder import Progress, hand_over, kill_group, start_child
 from app.owned import Scratch
 from app.store import Store
 from app.training.handover import ADVICE
@@ -92,7 +92,7 @@ def give_advice(
                 "advice_failed", f"The process that works the advice out ended with code {child.returncode}."
             )
         advice: dict[str, Any] = json.loads((folder / ADVICE).read_text())
-    return advice | {"warnings": warnings_of(told, advice["later"])}
+    return advice | {"warnings": warnings_of(told, advice["later"], advice.pop("texts"))}
 
 
 def _error_of(left: dict[str, Any]) -> AppError:
@@ -140,9 +140,17 @@ def _about_target(profile: DataProfile, target: str) -> list[Finding]:
     return [*own, *(finding for finding in profile.findings if target in finding.columns)]
 
 
-def warnings_of(profile: DataProfile, later: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The profile's findings, those about the target first, and the times that may lie in its future."""
-    found = [*(profile.target.findings if profile.target else []), *profile.findings]
+def warnings_of(
+    profile: DataProfile, later: Sequence[dict[str, Any]], texts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The profile's findings, those about the target first, and the times that may lie in its future.
+
+    Texts are no identifiers, though each may be there once: they are read by their words.
+    """
+    found = [
+        *(profile.target.findings if profile.target else []),
+        *(one for one in profile.findings if one.code != "identifier" or one.columns[0] not in texts),
+    ]
     told = [finding.model_dump(mode="json") for finding in found]
     for one in later:
         text = (

@@ -52,7 +52,10 @@ SHOWN_SLICES = 3
 TIME_SHARE = 0.05
 MORE = 3
 """A longer search has so many times the budget."""
-STEADY_TREES = 500
+STEADY_TREES, MOST_TREES = 500, 2000
+FORESTS = ("random_forest", "extra_trees")
+UNSEEDED = ("k_neighbors", "gaussian_nb")
+"""Algorithms beside the linear ones whose fit makes no random choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,10 +497,9 @@ def _unstable(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     if not spread or own is None or own["interval"] is None:
         return
     error = (own["interval"][1] - own["interval"][0]) / (2 * Z)
-    trees = facts.evaluation.get("configuration", {}).get("params", {}).get("n_estimators", 100)
-    steadier = max(STEADY_TREES, 2 * trees) if facts.algorithm == "random_forest" else STEADY_TREES
-    if spread <= error or steadier > 2000:
+    if spread <= error:
         return
+    expected, remedy = _steady(facts, metric, spread)
     yield Suggestion(
         kind="unstable",
         title="Make the model depend less on its seed",
@@ -509,8 +511,47 @@ def _unstable(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
             "changed": [fit["changed"] for fit in stability["fits"]],
         },
         strength=spread / error,
-        expected=f"The mean of {steadier} trees hardly depends on the seed.",
-        spec=_algorithm(facts, "random_forest", n_estimators=steadier),
+        expected=expected,
+        **remedy,
+    )
+
+
+def _steady(facts: Facts, metric: str, spread: float) -> tuple[str, dict[str, Any]]:
+    """What to expect of a model that hardly depends on its seed, and the ``spec``, or the ``action``, for it.
+
+    Proposed are more trees for a forest, else the best of the steady algorithms that the search has found no
+    further behind than chance moves the model, else a forest, if none was tried.
+    """
+    params = facts.evaluation.get("configuration", {}).get("params", {})
+    steadier = max(STEADY_TREES, 2 * params.get("n_estimators", 0))
+    if facts.algorithm in FORESTS and steadier <= MOST_TREES:
+        return f"The mean of {steadier} trees hardly depends on the seed.", {
+            "spec": _again(facts, algorithm=facts.algorithm, params={**params, "n_estimators": steadier})
+        }
+    choice = facts.evaluation.get("choice") or {"metric": None, "candidates": []}
+    means = {one["algorithm"]: one["mean"] for one in choice["candidates"] if choice["metric"] == metric}
+    sign = 1 if METRICS[metric].greater_is_better else -1
+    behind = {
+        name: sign * (means[facts.algorithm] - means[name])
+        for name in (*FORESTS, linear_algorithm(facts.task), *UNSEEDED)
+        if {name, facts.algorithm} <= means.keys() and name != facts.algorithm
+    }
+    if behind and min(behind.values()) <= spread:
+        name = min(behind, key=lambda one: behind[one])
+        return (
+            f"The {ALGORITHMS[name].title} hardly depends on the seed. In the search its mean {metric} was "
+            f"{means[name]:.4g}, beside {means[facts.algorithm]:.4g}: the seed alone makes more than that.",
+            {"spec": _algorithm(facts, name, **({"n_estimators": STEADY_TREES} if name in FORESTS else {}))},
+        )
+    if facts.algorithm in FORESTS or behind.keys() & set(FORESTS):
+        return "A choice between versions that is not one between seeds.", {
+            "action": "No steadier algorithm is known to score as well. Judge this model, and those that "
+            f"follow it, by the mean of several seeds: differences of {spread:.2g} are chance."
+        }
+    return (
+        f"The mean of {STEADY_TREES} trees hardly depends on the seed. Whether it scores as well is not "
+        "known: no forest was tried for this version. Compare the two.",
+        {"spec": _algorithm(facts, "random_forest", n_estimators=STEADY_TREES)},
     )
 
 

@@ -10,6 +10,17 @@ from app.training.algorithms.algorithm import (
     SearchChoices,
     SearchRange,
 )
+from app.training.algorithms.tree_parameters import (
+    LEARNING_RATE,
+    MAX_DEPTH,
+    MAX_FEATURES,
+    SUBSAMPLE,
+    TREES,
+    boosting_rounds,
+    leaf_penalty,
+    leaf_rows,
+    most_leaves,
+)
 
 CALIBRATION_FOLDS = 3
 """A support vector machine has no probabilities of its own: they are fitted across so many folds, and each
@@ -29,43 +40,6 @@ _CLASS_WEIGHT = Parameter(
     choices=("balanced",),
     nullable=True,
 )
-_TREES = Parameter("n_estimators", "integer", 100, "The number of trees.", 1, 2000)
-_LEARNING_RATE = Parameter(
-    "learning_rate",
-    "number",
-    0.1,
-    "The weight of each tree.",
-    0.001,
-    1.0,
-    search=SearchRange(0.01, 0.3, log=True),
-)
-_MAX_DEPTH = Parameter(
-    "max_depth", "integer", None, "The depth limit of a tree; null for none.", 1, 100, nullable=True
-)
-_MAX_FEATURES = Parameter(
-    "max_features",
-    "number",
-    None,
-    "The share of the encoded features looked at for each split; null for their square root "
-    "(classification) or a third (regression).",
-    0.01,
-    1.0,
-    nullable=True,
-    search=SearchRange(0.1, 1.0),
-)
-
-
-def _min_samples_leaf(default: int, most: int) -> Parameter:
-    """``most`` is the most that a search tries."""
-    return Parameter(
-        "min_samples_leaf",
-        "integer",
-        default,
-        "The fewest rows in a leaf.",
-        1,
-        10_000,
-        search=SearchRange(1, most, log=True),
-    )
 
 
 def _max_iter(default: int) -> Parameter:
@@ -233,7 +207,7 @@ BUILTIN: dict[str, Algorithm] = {
             id="decision_tree",
             title="decision tree",
             tasks=EVERY_TASK,
-            parameters=(_MAX_DEPTH, _min_samples_leaf(20, 200)),
+            parameters=(MAX_DEPTH, leaf_rows("min_samples_leaf", 20, 200)),
             builder=f"{_BUILDERS}:decision_tree",
             choose_when="Where people must be able to follow each answer as a list of questions; a forest or "
             "boosting scores better.",
@@ -245,7 +219,7 @@ BUILTIN: dict[str, Algorithm] = {
             id="random_forest",
             title="random forest",
             tasks=EVERY_TASK,
-            parameters=(_TREES, _MAX_DEPTH, _min_samples_leaf(5, 50), _MAX_FEATURES),
+            parameters=(TREES, MAX_DEPTH, leaf_rows("min_samples_leaf", 5, 50), MAX_FEATURES),
             builder=f"{_BUILDERS}:random_forest",
             choose_when="With curved relations and little wish to tune: its defaults are hard to spoil.",
             cost="medium",
@@ -257,7 +231,7 @@ BUILTIN: dict[str, Algorithm] = {
             id="extra_trees",
             title="extremely randomised trees",
             tasks=EVERY_TASK,
-            parameters=(_TREES, _MAX_DEPTH, _min_samples_leaf(5, 50), _MAX_FEATURES),
+            parameters=(TREES, MAX_DEPTH, leaf_rows("min_samples_leaf", 5, 50), MAX_FEATURES),
             builder=f"{_BUILDERS}:extra_trees",
             choose_when="As a random forest, where the columns are noisy: random splits smooth more, and fit "
             "faster.",
@@ -270,21 +244,13 @@ BUILTIN: dict[str, Algorithm] = {
             title="gradient boosting",
             tasks=EVERY_TASK,
             parameters=(
-                _LEARNING_RATE,
-                _TREES,
+                LEARNING_RATE,
+                TREES,
                 Parameter(
                     "max_depth", "integer", 3, "The depth limit of a tree.", 1, 100, search=SearchRange(1, 8)
                 ),
-                _min_samples_leaf(20, 100),
-                Parameter(
-                    "subsample",
-                    "number",
-                    1.0,
-                    "The share of the rows that each tree learns from.",
-                    0.01,
-                    1.0,
-                    search=SearchRange(0.5, 1.0),
-                ),
+                leaf_rows("min_samples_leaf", 20, 100),
+                SUBSAMPLE,
             ),
             builder=f"{_BUILDERS}:gradient_boosting",
             choose_when="With up to some thousand rows, where exact split points gain over the histograms of "
@@ -298,36 +264,12 @@ BUILTIN: dict[str, Algorithm] = {
             title="histogram gradient boosting",
             tasks=EVERY_TASK,
             parameters=(
-                _LEARNING_RATE,
-                Parameter(
-                    "max_iter",
-                    "integer",
-                    100,
-                    "The number of boosting rounds.",
-                    1,
-                    5000,
-                    search=SearchRange(50, 500, log=True),
-                ),
-                Parameter(
-                    "max_leaf_nodes",
-                    "integer",
-                    31,
-                    "The most leaves of a tree.",
-                    2,
-                    1024,
-                    search=SearchRange(4, 128, log=True),
-                ),
-                _MAX_DEPTH,
-                _min_samples_leaf(20, 100),
-                Parameter(
-                    "l2_regularization",
-                    "number",
-                    0.0,
-                    "The L2 penalty on leaf values.",
-                    0.0,
-                    1e6,
-                    search=SearchRange(0.0, 10.0),
-                ),
+                LEARNING_RATE,
+                boosting_rounds("max_iter"),
+                most_leaves("max_leaf_nodes"),
+                MAX_DEPTH,
+                leaf_rows("min_samples_leaf", 20, 100),
+                leaf_penalty("l2_regularization", 0.0, SearchRange(0.0, 10.0)),
                 Parameter(
                     "early_stopping",
                     "boolean",

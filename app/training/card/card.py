@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.datasets.markup import DASH, headers_of, labelled, policy_of, safe, with_commas
+from app.markup import DASH, headers_of, labelled, policy_of, safe, with_commas
 from app.registry.runtime import Runtime
 from app.training.card.plots import Plot, Row, chart, number_axis
 from app.training.card.report import (
@@ -25,6 +25,7 @@ from app.training.card.report import (
 )
 from app.training.card.style import STYLE
 from app.training.card.words import (
+    INTERVAL_METHODS,
     brief,
     compact,
     measured,
@@ -313,11 +314,9 @@ def _reproduce(card: ModelCard) -> str:
         + (f"<h3>Columns not used</h3>{table(['Column', 'Why'], unused)}" if unused else "")
         + f'<h3>Environment of the fit</h3><dl class="facts2">{environment}</dl>'
         "<h3>The same again</h3><p>The same data, specification, environment and, of a search, start "
-        "(<code>warm_start</code>) give the same model. "
-        "The server "
-        f"proves it: <code>POST /v1/models/{safe(card.model)}/versions/{card.version}:verify</code>. Or "
-        "post this "
-        "to <code>/v1/training-runs</code>:</p>"
+        "(<code>warm_start</code>) give the same model. The server proves it: "
+        f"<code>POST /v1/models/{safe(card.model)}/versions/{card.version}:verify</code>. "
+        "Or post this to <code>/v1/training-runs</code>:</p>"
         f"<pre>{safe(json.dumps(request, indent=1, ensure_ascii=False, default=str))}</pre>"
     )
 
@@ -326,12 +325,10 @@ def _provenance(report: dict[str, Any] | None) -> str:
     if report is None:
         return "Roundhouse model card."
     found = report["intervals"]
-    method = {"bootstrap": "the bootstrap", "bag_of_little_bootstraps": "the bag of little bootstraps"}
     return (
         f"Intervals are at {100 * found['level']:g} %. Those of metrics and of differences are made by "
-        f"{method[found['method']]}, of {with_commas(found['resamples'])} resamples; those of shares "
-        "are Wilson's, "
-        "those of means Student's."
+        f"{INTERVAL_METHODS[found['method']]}, of {with_commas(found['resamples'])} resamples; those of "
+        "shares are Wilson's, those of means Student's."
     )
 
 

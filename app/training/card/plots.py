@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.datasets.markup import MINUS, safe, shortened
+from app.markup import MINUS, safe, shortened
 
 WIDTH, HEIGHT = 340, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
@@ -142,11 +142,6 @@ class Plot:
         self.marks.append(
             f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0.5):.1f}" '
             f'height="{max(bottom - top, 0.5):.1f}"{shade}><title>{safe(words)}</title></rect>'
-        )
-
-    def note(self, x: float, y: float, words: str, kind: str = "") -> None:
-        self.marks.append(
-            f'<text class="note {kind}" x="{self.at_x(x):.1f}" y="{self.at_y(y):.1f}">{safe(words)}</text>'
         )
 
     def svg(self, words: str) -> str:

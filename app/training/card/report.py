@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.datasets.markup import DASH, MINUS, labelled, safe, with_commas
+from app.markup import DASH, MINUS, labelled, safe, with_commas
 from app.training.card.plots import (
     Axis,
     Plot,

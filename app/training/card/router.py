@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access.route import GuardedRoute
-from app.datasets.profile_router import Format, accepted_format
+from app.http.accept import PageFormat, page_format
 from app.http.fields import Number
 from app.http.problems import problem_responses
 from app.http.query import KNOWN_PARAMETERS
@@ -37,7 +37,7 @@ def get_card(
     database: DatabaseDep,
     store: StoreDep,
     wanted: Annotated[
-        Format | None, Query(alias="format", description="By default what `Accept` names first.")
+        PageFormat | None, Query(alias="format", description="By default what `Accept` names first.")
     ] = None,
     download: Annotated[bool, Query(description="Answer as a file to be saved.")] = False,  # noqa: FBT002 - a query's default
 ) -> Response:
@@ -46,7 +46,7 @@ def get_card(
     As `text/html` the same is a page with plots, which can be saved, mailed and printed, runs no script and
     needs nothing from anywhere. Versions of older releases have no evaluation report: the rest is there.
     """
-    format_ = wanted or accepted_format(request.headers.get("accept", "*/*"), "card")
+    format_ = wanted or page_format(request.headers.get("accept", "*/*"), "card")
     with database.session_scope(write=False) as session:
         found = get_version(session, model, version)
         facts = _facts(session, found)
@@ -55,7 +55,7 @@ def get_card(
     headers = {"vary": "accept"}
     if download:
         headers["content-disposition"] = f'attachment; filename="{model}-v{version}-card.{format_}"'
-    if format_ is Format.JSON:
+    if format_ is PageFormat.JSON:
         return Response(card.model_dump_json(), media_type="application/json", headers=headers)
     return Response(render_card(card), media_type="text/html", headers={**headers, **CARD_HEADERS})
 

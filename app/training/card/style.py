@@ -5,9 +5,9 @@ from app.datasets.profile_style import STYLE as PAGE_STYLE
 STYLE = (
     PAGE_STYLE
     + """
-:root { --s0: #2f6f8f; --s1: #c2502c; --s2: #5b6b2f; --s3: #7a4f9a; --s4: #b08a1e; --s5: #3d8f7c; }
+:root { --s0: #2f6f8f; --s1: #c2502c; --s2: #5b6b2f; --s3: #7a4f9a; }
 @media (prefers-color-scheme: dark) {
-  :root { --s0: #7fc0de; --s1: #ec7f59; --s2: #bccb86; --s3: #c39be0; --s4: #e2c063; --s5: #7fd0bb; }
+  :root { --s0: #7fc0de; --s1: #ec7f59; --s2: #bccb86; --s3: #c39be0; }
 }
 .lead { font-size: 1.02rem; max-width: 46rem; margin-top: 1rem; overflow-wrap: anywhere; }
 .tiles dd small { font-size: .8rem; font-weight: 400; color: var(--soft); display: block; letter-spacing: 0; }
@@ -27,7 +27,6 @@ svg.plot { display: block; width: 100%; height: auto; max-width: 30rem; margin: 
 .plot .name { fill: var(--ink); }
 .plot .value { text-anchor: end; dominant-baseline: central; fill: var(--ink); }
 .plot .axis { font-size: 10.5px; }
-.plot .note { font-size: 10.5px; } .plot .note.end { text-anchor: end; }
 .plot .grid { stroke: var(--line); stroke-width: 1; } .plot .base { stroke: var(--soft); stroke-width: 1; }
 .plot .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
 .plot .curve { stroke: var(--s0); stroke-width: 2; fill: none; stroke-linejoin: round; }
@@ -44,14 +43,13 @@ svg.plot { display: block; width: 100%; height: auto; max-width: 30rem; margin: 
 .plot .cell { fill: var(--ink); text-anchor: middle; dominant-baseline: central; font-size: 11px; }
 .plot .cell.strong { fill: var(--card); }
 .plot .s0 { stroke: var(--s0); } .plot .s1 { stroke: var(--s1); } .plot .s2 { stroke: var(--s2); }
-.plot .s3 { stroke: var(--s3); } .plot .s4 { stroke: var(--s4); } .plot .s5 { stroke: var(--s5); }
+.plot .s3 { stroke: var(--s3); }
 .plot .curve.dashed { stroke-dasharray: 5 3; }
 .keys { display: flex; flex-wrap: wrap; gap: .15rem .9rem; font-size: .78rem; color: var(--soft);
   list-style: none; padding: 0; margin-top: .4rem; overflow-wrap: anywhere; }
 .keys i { display: inline-block; width: .8rem; height: .25rem; border-radius: 2px; margin-right: .35rem;
   vertical-align: middle; background: var(--s0); }
 .keys .s1 { background: var(--s1); } .keys .s2 { background: var(--s2); } .keys .s3 { background: var(--s3); }
-.keys .s4 { background: var(--s4); } .keys .s5 { background: var(--s5); }
 .keys .other { background: var(--negative); } .keys .bars { background: var(--bar); }
 .scroll { overflow-x: auto; }
 .told td.number, .told th.number { text-align: right; white-space: nowrap; overflow-wrap: normal; }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from app.datasets.markup import DASH, MINUS, safe
+from app.markup import DASH, MINUS, safe
 from app.training.card.plots import tick
 
 NAMES = {
@@ -18,6 +18,8 @@ NAMES = {
     "r2": "R²",
     "brier_score": "Brier score",
 }
+
+INTERVAL_METHODS = {"bootstrap": "the bootstrap", "bag_of_little_bootstraps": "the bag of little bootstraps"}
 
 Part = dict[str, Any]
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.registry.runtime import Runtime
 from app.registry.signature import Task
+from app.training.report.intervals import Method
 
 EXAMPLE: dict[str, Any] = {
     "model": "flight-delays",
@@ -127,7 +128,7 @@ class ComparisonBasis(BaseModel):
 
 class ComparisonIntervals(BaseModel):
     level: float
-    method: Literal["bootstrap", "bag_of_little_bootstraps"]
+    method: Method
     resamples: int
 
 

@@ -6,11 +6,12 @@ Every name and value from the data goes through ``safe``.
 from collections.abc import Sequence
 from html import escape
 
-from app.datasets.markup import DASH, safe, with_commas
+from app.markup import DASH, safe, with_commas
 from app.training.card.card import POLICY
 from app.training.card.plots import Row, chart
 from app.training.card.style import STYLE
 from app.training.card.words import (
+    INTERVAL_METHODS,
     brief,
     compact,
     measured,
@@ -201,10 +202,9 @@ def _shown(value: object) -> str:
 
 
 def _provenance(found: VersionComparison) -> str:
-    method = {"bootstrap": "the bootstrap", "bag_of_little_bootstraps": "the bag of little bootstraps"}
     intervals = found.intervals
     return (
-        f"Intervals are at {100 * intervals.level:g} %, made by {method[intervals.method]} of "
+        f"Intervals are at {100 * intervals.level:g} %, made by {INTERVAL_METHODS[intervals.method]} of "
         f"{with_commas(intervals.resamples)} resamples of rows, each taken for all versions. A difference is "
         "coloured where its interval leaves out 0."
     )

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.profile_router import Format, accepted_format
 from app.errors import InputError, InvalidInput, pointer
+from app.http.accept import PageFormat, page_format
 from app.http.fields import Name, Number
 from app.http.problems import problem_responses
 from app.http.query import KNOWN_PARAMETERS
@@ -49,7 +49,7 @@ def compare(
     ] = None,
     dataset_version: Annotated[Number | None, Query(description="Default: the dataset's newest.")] = None,
     wanted: Annotated[
-        Format | None, Query(alias="format", description="By default what `Accept` names first.")
+        PageFormat | None, Query(alias="format", description="By default what `Accept` names first.")
     ] = None,
 ) -> Response:
     """How much better one version is than another, on the same rows, and what else sets them apart.
@@ -57,13 +57,13 @@ def compare(
     The rows are those that the newest version held out and no other has learnt from. As `text/html` the same
     is a page.
     """
-    format_ = wanted or accepted_format(request.headers.get("accept", "*/*"), "comparison")
+    format_ = wanted or page_format(request.headers.get("accept", "*/*"), "comparison")
     if dataset is None and dataset_version is not None:
         raise _refused("dataset", "goes with dataset_version: name the dataset as well")
     asked = None if dataset is None else Asked(dataset, dataset_version)
     found = compare_versions(database, store, caller, model, _numbers(versions), asked)
     headers = {"vary": "accept"}
-    if format_ is Format.JSON:
+    if format_ is PageFormat.JSON:
         return Response(found.model_dump_json(), media_type="application/json", headers=headers)
     return Response(render_comparison(found), media_type="text/html", headers={**headers, **CARD_HEADERS})
 

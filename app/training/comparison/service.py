@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from app.access.caller import Caller
-from app.columns import Column, ColumnType
+from app.columns import NUMBERS
 from app.datasets.contract_service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.service import get_rows_of
@@ -47,9 +47,11 @@ from app.training.report.intervals import LEVEL, adjust_p_values
 from app.training.report.numbers import rounded, rounded_interval
 from app.training.slots import Slots
 from app.training.spec import TrainingSpec
+from app.training.spec_rules import in_json
 
 if TYPE_CHECKING:
-    from app.training.comparison.statistics import Answers, Measured, Pair
+    from app.training.comparison.statistics import Pair
+    from app.training.report.answers import Answers, Measured
 
 MIN_ROWS = 20
 MAX_ROWS = 100_000
@@ -62,7 +64,6 @@ WAY_OUT = (
     "Name rows to compare on that none of them has learnt from, with the labels: "
     "?dataset=…&dataset_version=… in the query."
 )
-NUMBERS = {ColumnType.INTEGER, ColumnType.NUMBER}
 
 _slots = Slots(AT_ONCE, "comparison_busy", "comparisons are being worked out")
 
@@ -172,7 +173,8 @@ def _require_one_question(versions: Sequence[ModelVersion], signatures: Sequence
 
 
 def _question(signature: Signature) -> str:
-    among = f" of {' and '.join(map(repr, signature.classes or ()))}" if signature.task is Task.BINARY else ""
+    classes = " and ".join(map(in_json, signature.classes or ()))
+    among = f" of {classes}" if signature.task is Task.BINARY else ""
     return f"predicts {signature.target!r} as {signature.task}{among}"
 
 
@@ -226,8 +228,8 @@ def _labelled(
     with database.session_scope(write=False) as session:
         found = get_rows_of(session, caller, asked.dataset, asked.version)
         require_accepted(found)
-    given = {column["name"]: ColumnType(column["type"]) for column in found.columns}.get(signature.target)
-    if given != signature.target_type and not {given, signature.target_type} <= NUMBERS:
+    given = found.column_types.get(signature.target)
+    if given != signature.target_type and not {given, signature.target_type} <= set(NUMBERS):
         detail = (
             f"Version {found.number} of dataset {found.dataset!r} has no column {signature.target!r} of type "
             f"{signature.target_type}, which the versions predict. Name data that tells what came true."
@@ -267,7 +269,7 @@ def _choose(table: _Table, candidates: Sequence[_Candidate]) -> tuple[NDArray[np
 
 def _align(candidate: _Candidate, scores: NDArray[np.float64], classes: Sequence[Any] | None) -> "Answers":
     """A version's answers in the classes that all have in common; of those unknown to it the chance is 0."""
-    from app.training.comparison.statistics import Answers  # loads scikit-learn, which serving does without
+    from app.training.report.answers import Answers  # loads scikit-learn, which serving does without
 
     predicted = candidate.signature.decide(scores)
     if classes is None:
@@ -293,8 +295,7 @@ def _score(store: Store, table: _Table, rows: Rows, candidate: _Candidate) -> ND
             f"{table.data['dataset']!r}, which is no more. {WAY_OUT}",
         )
     try:
-        columns = [Column.model_validate(column) for column in table.found.columns]
-        check_columns(candidate.signature, columns, table.found)
+        check_columns(candidate.signature, table.found.typed_columns, table.found)
     except InvalidInput as refused:
         raise Conflict(
             "data_does_not_fit", f"Version {number} cannot answer the rows. {refused.detail} {WAY_OUT}"
@@ -341,7 +342,7 @@ def _compare(
         warnings=[doubt for one in candidates if (doubt := one.learnt.doubt(rows)) is not None],
         intervals=ComparisonIntervals(
             level=LEVEL,
-            method="bootstrap" if len(resampling.subsets) == 1 else "bag_of_little_bootstraps",
+            method=resampling.method,
             resamples=resampling.resamples,
         ),
         versions=[
@@ -399,7 +400,7 @@ def _tell_version(
 def _tell_pair(
     first: ModelVersion, second: ModelVersion, pair: "Pair", tests: DifferenceTests
 ) -> VersionPair:
-    from app.training.comparison.statistics import favours
+    from app.training.report.answers import favours
 
     better = {1: second.number, -1: first.number, 0: None}
     same = all(first.data[name] == second.data[name] for name in ("dataset", "version", "digest"))

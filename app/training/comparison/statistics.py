@@ -10,34 +10,10 @@ from scipy.special import ndtr
 from scipy.stats import binomtest, rankdata
 
 from app.registry.signature import Task
-from app.training.evaluation import evaluate
-from app.training.metrics import greater_is_better
-from app.training.report.intervals import Deviations, Interval, Numbers, Resampling, Z, draw_resamples
-from app.training.report.weighted import weighted_metrics
-from app.training.scoring import score
-
-RARE_ROWS = 50
-"""Of many rows, a subset is made large enough to hold so many of the rarest class."""
+from app.training.report.answers import Answers, Measured, assess, resample
+from app.training.report.intervals import Numbers, Resampling, Z
 
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """A model's answers to n rows, as class indices or values, shape (n,), and the scores behind them.
-
-    Scores have shape (n, classes), or (n, 1) for values.
-    """
-
-    predicted: NDArray[Any]
-    scores: NDArray[np.float64]
-
-
-class Measured(NamedTuple):
-    """A value with its 95 % interval; None where that cannot be told."""
-
-    value: float
-    interval: Interval
 
 
 class AreaTest(NamedTuple):
@@ -67,7 +43,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """``metrics`` of each model; ``pairs`` of each but the first with the first."""
 
     resampling: Resampling
@@ -77,7 +53,7 @@ class Comparison:
 
 def compare(
     task: Task, actual: NDArray[Any], models: Sequence[Answers], *, seed: int, scorers: Sequence[str] = ()
-) -> Comparison:
+) -> ModelComparison:
     """Compare the answers of two models or more to n ≥ 1 rows of which ``actual``, shape (n,), came true.
 
     Class indices and scores are in one order of classes for all. Intervals are of the bootstrap: each
@@ -86,46 +62,14 @@ def compare(
     left out.
     """
     with np.errstate(all="ignore"):  # values near the largest float overflow in squares
-        resampling = _draw(task, actual, seed)
-        values = [_evaluate(task, actual, model, scorers) for model in models]
-        spreads = [_resample(task, actual, model, resampling) for model in models]
-        metrics = [
-            {name: Measured(value, spread.interval(name, value)) for name, value in own.items()}
-            for own, spread in zip(values, spreads, strict=True)
+        resampling = resample(task, actual, seed)
+        first, *others = (assess(task, actual, model, resampling, scorers) for model in models)
+        metrics = [one.metrics() for one in (first, *others)]
+        pairs = [
+            _pair(task, actual, models[0], model, own.less(first))
+            for model, own in zip(models[1:], others, strict=True)
         ]
-        pairs = []
-        for model, own, spread in zip(models[1:], values[1:], spreads[1:], strict=True):
-            differences = {
-                name: Measured(
-                    own[name] - values[0][name],
-                    spread.interval(name, own[name] - values[0][name], spreads[0]),
-                )
-                for name in own
-                if name in values[0]
-            }
-            pairs.append(_pair(task, actual, models[0], model, differences))
-    return Comparison(resampling, metrics, pairs)
-
-
-def _draw(task: Task, actual: NDArray[Any], seed: int) -> Resampling:
-    rows, least = len(actual), 1
-    if task is not Task.REGRESSION:
-        counts = np.bincount(actual)
-        least = min(rows, RARE_ROWS * rows // int(counts[counts > 0].min()))
-    return draw_resamples(rows, seed, least=least)
-
-
-def _evaluate(task: Task, actual: NDArray[Any], model: Answers, scorers: Sequence[str]) -> dict[str, float]:
-    probabilities = None if task is Task.REGRESSION else model.scores
-    values = evaluate(task, actual, model.predicted, probabilities)
-    return values | score(task, scorers, actual, model.predicted, probabilities)
-
-
-def _resample(task: Task, actual: NDArray[Any], model: Answers, resampling: Resampling) -> Deviations:
-    def statistic(rows: NDArray[np.intp], weights: Numbers) -> dict[str, Numbers]:
-        return weighted_metrics(task, actual[rows], model.predicted[rows], model.scores[rows], weights)
-
-    return resampling.deviations(statistic)
+    return ModelComparison(resampling, metrics, pairs)
 
 
 def _pair(
@@ -137,13 +81,6 @@ def _pair(
     if task is Task.BINARY:
         area = compare_areas(actual == 1, first.scores[:, 1], second.scores[:, 1])
     return Pair(differences, area, compare_accuracies(first.predicted == actual, second.predicted == actual))
-
-
-def favours(name: str, difference: Measured) -> int:
-    """1 where the second of two models is better by a metric, -1 the first, 0 where it cannot be told."""
-    if difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
-        return 0
-    return 1 if (difference.value > 0) == greater_is_better(name) else -1
 
 
 def compare_areas(positive: Flags, first: Numbers, second: Numbers) -> AreaTest | None:

@@ -22,6 +22,7 @@ from app.training.models import Fact, TrainingRun
 COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
     "id": TrainingRun.id,
     "status": TrainingRun.status,
+    "result": TrainingRun.result,
     "model": TrainingRun.model,
     "version": TrainingRun.model_version,
     "dataset": TrainingRun.dataset,

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from math import isfinite
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,12 +22,15 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
     field_validator,
-    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from app.http.fields import Moment
 from app.leases import Status
+from app.registry.signature import shown
 
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
@@ -47,6 +51,7 @@ class Kind(StrEnum):
 FIELDS: dict[str, Kind] = {
     "id": Kind.NUMBER,
     "status": Kind.TEXT,
+    "result": Kind.TEXT,
     "model": Kind.TEXT,
     "version": Kind.NUMBER,
     "algorithm": Kind.ANY,
@@ -61,9 +66,11 @@ FIELDS: dict[str, Kind] = {
 """All but the facts that a run has by name."""
 
 _LIKE = {Kind.TEXT: str, Kind.NUMBER: int | float, Kind.ANY: int | float | str}
+_WANTED = {Kind.TEXT: "a text", Kind.NUMBER: "a number", Kind.ANY: "a text, a number, true or false"}
 
 Number = Annotated[int, Strict()] | Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Value = bool | Number | str
+_VALUES = TypeAdapter[Any](Value | Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES)])
 _moment: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -73,9 +80,41 @@ def kind_of(field: str) -> Kind:
         return FIELDS[field]
     if not FACT.fullmatch(field):
         raise ValueError(
-            f"there is no such field; there are {', '.join(FIELDS)}, and by name metrics.…, params.…, tags.…"
+            f"there is no such field to look for; there are {', '.join(FIELDS)}, and by name metrics.…, "
+            "params.…, tags.…"
         )
     return Kind.ANY
+
+
+def _wanted(field: str) -> str:
+    if kind_of(field) is Kind.MOMENT:
+        return "a time with its zone, such as 2026-11-23T12:00:00Z"
+    return _WANTED[kind_of(field)]
+
+
+def _fault(field: str, op: str, value: Any) -> str | None:
+    """What is wrong with a single value that the field is compared with."""
+    kind = kind_of(field)
+    if isinstance(value, list):
+        return f"`{op}` takes a single value, and only `in` a list of them"
+    if kind is Kind.MOMENT:
+        try:
+            _moment.validate_python(value)
+        except ValidationError:
+            return f"{field} is compared with {_wanted(field)}, not {shown(value)}"
+    elif not isinstance(value, _LIKE[kind]) or (isinstance(value, bool) and kind is not Kind.ANY):
+        return f"{field} is compared with {_wanted(field)}, not {shown(value)}"
+    elif op == "contains" and not (isinstance(value, str) and value):
+        return f"`contains` takes a text that is not empty, not {shown(value)}"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        return f"{field} is never as far from 0 as 2^63"
+    elif isinstance(value, float) and not isfinite(value):
+        return f"{field} is compared with finite numbers"
+    elif isinstance(value, str) and "\0" in value:
+        return "no text holds the character U+0000"
+    elif field == "status" and op != "contains" and value not in list(Status):
+        return f"the status is one of {', '.join(Status)}, not {shown(value)}"
+    return None
 
 
 class _Model(BaseModel):
@@ -87,7 +126,8 @@ class Condition(_Model):
 
     field: str = Field(examples=["metrics.roc_auc"])
     op: Literal["=", "!=", "<", "<=", ">", ">=", "in", "contains"]
-    value: Value | Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES)]
+    # Of a union, an error would name every branch, and not say what the field takes.
+    value: Annotated[Any, WithJsonSchema(_VALUES.json_schema())]
 
     @field_validator("field")
     @classmethod
@@ -95,35 +135,28 @@ class Condition(_Model):
         kind_of(field)
         return field
 
-    @model_validator(mode="after")
-    def _check_value(self) -> Self:
-        if isinstance(self.value, list) != (self.op == "in"):
-            raise ValueError("`in` takes a list of values, and every other op a single one")
-        kind = kind_of(self.field)
-        if self.op == "contains" and (
-            kind not in (Kind.TEXT, Kind.ANY) or not isinstance(self.value, str) or not self.value
-        ):
-            raise ValueError("`contains` takes a text of a field of texts")
-        for value in self.values:
-            self._check(kind, value)
-        return self
-
-    def _check(self, kind: Kind, value: Any) -> None:
-        if kind is Kind.MOMENT:
-            try:
-                _moment.validate_python(value)
-            except ValidationError as error:
-                raise ValueError(
-                    f"{self.field} is compared with a time with its zone, such as 2026-11-23T12:00:00Z"
-                ) from error
-        elif not isinstance(value, _LIKE[kind]) or (isinstance(value, bool) and kind is not Kind.ANY):
-            raise ValueError(f"{self.field} is compared with a {kind}, not {value!r}")
-        elif isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError(f"{self.field} is never as far from 0 as 2^63")
-        elif isinstance(value, str) and "\0" in value:
-            raise ValueError("no text holds the character U+0000")
-        elif self.field == "status" and self.op != "contains" and value not in list(Status):
-            raise ValueError(f"the status is one of {', '.join(Status)}")
+    @field_validator("value")
+    @classmethod
+    def _check_value(cls, value: Any, condition: ValidationInfo) -> Any:
+        if not {"field", "op"} <= condition.data.keys():  # refused already
+            return value
+        field, op = condition.data["field"], condition.data["op"]
+        if op == "contains" and kind_of(field) not in (Kind.TEXT, Kind.ANY):
+            raise ValueError(f"`contains` is of texts, and {field} is compared with {_wanted(field)}")
+        if op != "in":
+            if (fault := _fault(field, op, value)) is not None:
+                raise ValueError(fault)
+            return value
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES:
+            raise ValueError(f"`in` takes a list of 1 to {MAX_VALUES} values")
+        faults = [
+            InitErrorDetails(type=PydanticCustomError("value_error", fault), loc=(place,), input=one)
+            for place, one in enumerate(value)
+            if (fault := _fault(field, op, one)) is not None
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return value
 
     @property
     def values(self) -> list[Any]:
@@ -157,14 +190,15 @@ class Not(_Model):
 
 def _form(value: Any) -> str:
     keys = value if isinstance(value, dict) else {}
-    return next((form for form in ("and", "or", "not") if form in keys), "condition")
+    return next((f"<{form}>" for form in ("and", "or", "not") if form in keys), "<condition>")
 
 
+# The tags stand in the paths of errors, where none may look like a field's name.
 Where = Annotated[
-    Annotated[And, Tag("and")]
-    | Annotated[Or, Tag("or")]
-    | Annotated[Not, Tag("not")]
-    | Annotated[Condition, Tag("condition")],
+    Annotated[And, Tag("<and>")]
+    | Annotated[Or, Tag("<or>")]
+    | Annotated[Not, Tag("<not>")]
+    | Annotated[Condition, Tag("<condition>")],
     Discriminator(_form),
 ]
 
@@ -193,14 +227,13 @@ class Query(_Model):
         default=None, max_length=2000, description="The `next` of the page before, of the same query."
     )
 
-    @model_validator(mode="after")
-    def _check_size(self) -> Self:
-        if self.where is None:
-            return self
-        depths = list(_depths(self.where, 1))
-        if len(depths) > MAX_CONDITIONS or max(depths) > MAX_DEPTH:
-            raise ValueError(f"at most {MAX_CONDITIONS} conditions, and {MAX_DEPTH} levels of them")
-        return self
+    @field_validator("where")
+    @classmethod
+    def _check_size(cls, where: Where | None) -> Where | None:
+        depths = [] if where is None else list(_depths(where, 1))
+        if len(depths) > MAX_CONDITIONS or max(depths, default=0) > MAX_DEPTH:
+            raise ValueError(f"there may be {MAX_CONDITIONS} conditions at most, on {MAX_DEPTH} levels")
+        return where
 
 
 def _depths(where: And | Or | Not | Condition, depth: int) -> Iterator[int]:

@@ -4,26 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.registry.signature import Task
-from app.training.evaluation import evaluate
-from app.training.metrics import METRICS
+from app.training.metrics import METRICS, greater_is_better
+from app.training.report.answers import Answers, Assessment, Measured, assess, favours, resample
 from app.training.report.curves import draw_curves
 from app.training.report.fairness import compare_groups
 from app.training.report.grouping import Groups, feature_columns, group_feature, read_groups
 from app.training.report.importance import measure_slowness, partial_dependence, permutation_importance
-from app.training.report.intervals import LEVEL, SUBSET_ROWS, Deviations, Numbers, Resampling, draw_resamples
+from app.training.report.intervals import LEVEL, Resampling
 from app.training.report.numbers import rounded, rounded_interval
 from app.training.report.slices import SLICED_COLUMNS, cut_slices
 from app.training.report.stability import measure_stability
-from app.training.report.subject import Scores, Subject
-from app.training.report.weighted import weighted_metrics
-from app.training.scoring import score
+from app.training.report.subject import Subject
 
 FORMAT = 1
-RARE_ROWS = 50
-"""A subset of a large holdout is made large enough to hold so many rows of the rarest class."""
 FEW_ROWS = 30
 
 
@@ -43,9 +37,8 @@ def _build(subject: Subject, preparation: list[dict[str, Any]]) -> dict[str, Any
     task, labels = signature.task, signature.classes or ()
     scores = subject.scores
     predicted = signature.decide(scores)
-    counts = np.bincount(subject.target) if labels else np.empty(0, dtype=np.intp)
-    resampling = _resampling(counts, len(subject.target), seed)
-    metrics, rivals = _compare(subject, scores, resampling)
+    resampling = resample(task, subject.target, seed)
+    metrics, rivals = _compare(subject, Answers(predicted, scores), resampling)
     slowness = measure_slowness(subject)
     importance = permutation_importance(subject, seed, slowness)
     foremost = [one["column"] for one in importance["columns"]]
@@ -62,7 +55,7 @@ def _build(subject: Subject, preparation: list[dict[str, Any]]) -> dict[str, Any
         "rows": {"training": len(subject.training_target), "holdout": len(subject.target)},
         "intervals": {
             "level": LEVEL,
-            "method": "bootstrap" if len(resampling.subsets) == 1 else "bag_of_little_bootstraps",
+            "method": resampling.method,
             "resamples": resampling.resamples,
         },
         "notes": _notes(subject, metrics, [*(explicit or ()), *fairness], read),
@@ -81,75 +74,50 @@ def _build(subject: Subject, preparation: list[dict[str, Any]]) -> dict[str, Any
     }
 
 
-def _resampling(counts: NDArray[np.intp], rows: int, seed: int) -> Resampling:
-    rarest = int(counts[counts > 0].min()) if len(counts) else rows
-    return draw_resamples(
-        rows, seed, least=min(rows, RARE_ROWS * rows // rarest) if rows > SUBSET_ROWS else 1
-    )
-
-
 def _compare(
-    subject: Subject, scores: Scores, resampling: Resampling
+    subject: Subject, answers: Answers, resampling: Resampling
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The model's metrics and each rival's, with their intervals, and the differences, pair by pair."""
-    own, deviations = _evaluate(subject, scores, resampling)
+    task, actual = subject.signature.task, subject.target
+    named = (subject.metric, *subject.spec.metrics)
+    own = assess(task, actual, answers, resampling, named)
     rivals = []
     for rival in subject.rivals:
-        theirs, spread = _evaluate(subject, rival.scores, resampling)
+        theirs = Answers(subject.signature.decide(rival.scores), rival.scores)
+        other = assess(task, actual, theirs, resampling, named)
         rivals.append(
             {
                 "name": rival.name,
                 "title": rival.title,
-                "metrics": _with_intervals(theirs, spread),
+                "metrics": _tell_metrics(other),
                 "differences": {
-                    name: _difference(
-                        name,
-                        own[name] - theirs[name],
-                        deviations.interval(name, own[name] - theirs[name], spread),
-                    )
-                    for name in own
-                    if name in theirs and name in METRICS
+                    name: _tell_difference(name, difference)
+                    for name, difference in own.less(other).items()
+                    if name in METRICS
                 },
             }
         )
-    return _with_intervals(own, deviations), rivals
+    return _tell_metrics(own), rivals
 
 
-def _evaluate(
-    subject: Subject, scores: Scores, resampling: Resampling
-) -> tuple[dict[str, float], Deviations]:
-    task, actual = subject.signature.task, subject.target
-    predicted = subject.signature.decide(scores)
-
-    def resampled(rows: NDArray[np.intp], weights: Numbers) -> dict[str, Numbers]:
-        return weighted_metrics(task, actual[rows], predicted[rows], scores[rows], weights)
-
-    probabilities = None if task is Task.REGRESSION else scores
-    values = evaluate(task, actual, predicted, probabilities)
-    named = [name for name in (subject.metric, *subject.spec.metrics) if name not in METRICS]
-    if named:
-        values |= score(task, named, actual, predicted, probabilities)
-    return values, resampling.deviations(resampled)
-
-
-def _with_intervals(values: dict[str, float], deviations: Deviations) -> dict[str, Any]:
+def _tell_metrics(found: Assessment) -> dict[str, Any]:
     return {
         name: {
-            "value": rounded(value),
-            "interval": rounded_interval(deviations.interval(name, value)),
-            # Of scikit-learn's scorers more is always better.
-            "greater_is_better": METRICS[name].greater_is_better if name in METRICS else True,
+            "value": rounded(one.value),
+            "interval": rounded_interval(one.interval),
+            "greater_is_better": greater_is_better(name),
         }
-        for name, value in values.items()
+        for name, one in found.metrics().items()
     }
 
 
-def _difference(name: str, value: float, interval: tuple[float, float] | None) -> dict[str, Any]:
+def _tell_difference(name: str, difference: Measured) -> dict[str, Any]:
     """Model less rival, and who is better: nobody, as far as can be told, where the interval holds 0."""
-    better = None
-    if interval is not None and not interval[0] <= 0 <= interval[1]:
-        better = "model" if (value > 0) == METRICS[name].greater_is_better else "rival"
-    return {"value": rounded(value), "interval": rounded_interval(interval), "better": better}
+    return {
+        "value": rounded(difference.value),
+        "interval": rounded_interval(difference.interval),
+        "better": {1: "model", -1: "rival", 0: None}[favours(name, difference)],
+    }
 
 
 def _default_groups(subject: Subject, foremost: Sequence[str]) -> list[Groups]:

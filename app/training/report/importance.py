@@ -203,7 +203,9 @@ def _grid(feature: Feature, cells: Numbers) -> Numbers:
     if _is_coded(feature):
         values, counts = np.unique(cells[cells >= 0], return_counts=True)
         return np.asarray(np.sort(values[np.argsort(-counts, kind="stable")[:GRID_POINTS]]))
-    values = np.unique(cells)
+    values = np.unique(cells[: 50 * GRID_POINTS])
+    if len(values) <= GRID_POINTS:
+        values = np.unique(cells)
     if len(values) <= GRID_POINTS:
         return np.asarray(values)
     shares = np.linspace(0.01, 0.99, GRID_POINTS)

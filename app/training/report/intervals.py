@@ -5,11 +5,12 @@ And the correction of p-values for many tests.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 MAX_RESAMPLES = 1000
@@ -22,6 +23,7 @@ DEFINED_SHARE = 0.95
 
 Numbers = NDArray[np.float64]
 Interval = tuple[float, float] | None
+Method = Literal["bootstrap", "bag_of_little_bootstraps"]
 Statistic = Callable[[NDArray[np.intp], Numbers], dict[str, Numbers]]
 """Of rows, shape (b,), and resamples of them as weights, shape (r, b): values of shape (r,) or (r, k)."""
 
@@ -38,6 +40,10 @@ class Resampling:
 
     rows: int
     subsets: tuple[tuple[NDArray[np.intp], Numbers], ...]
+
+    @property
+    def method(self) -> Method:
+        return "bootstrap" if len(self.subsets) == 1 else "bag_of_little_bootstraps"
 
     @property
     def resamples(self) -> int:
@@ -92,7 +98,7 @@ class Deviations:
 
 
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-Z = float(ndtri(TAILS[1]))
+Z = NormalDist().inv_cdf(TAILS[1])
 
 
 def draw_resamples(rows: int, seed: int, *, least: int = 1) -> Resampling:
@@ -146,7 +152,7 @@ def proportion_difference(
 def mean_interval(mean: Any, std: Any, counts: Any) -> tuple[Numbers, Numbers]:
     """Student's interval of a mean, elementwise; ``std`` is that of the rows (n - 1), ``counts`` ≥ 2."""
     counts = np.asarray(counts, dtype=np.float64)
-    reach = stdtrit(counts - 1, TAILS[1]) * np.asarray(std) / np.sqrt(counts)
+    reach = scipy.special.stdtrit(counts - 1, TAILS[1]) * np.asarray(std) / np.sqrt(counts)
     return np.asarray(mean - reach), np.asarray(mean + reach)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class Rival:
     scores: Scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What answers, and the held-out rows by which it is judged.
 
@@ -40,18 +39,19 @@ class Judged:
     target: NDArray[Any]
 
 
-@dataclass(frozen=True)  # without slots, for what is cached
+@dataclass(frozen=True, slots=True)
 class Subject(Judged):
     """A fitted model, the rows that it learnt from, and its holdout.
 
-    ``training_target`` is as ``target``, and ``holdout_rows`` of shape (n,): each row's place in ``parquet``,
-    from 0. ``refit`` fits the same configuration with another seed on the same training rows;
-    ``fit_seconds`` is what a fit costs, if known.
+    ``scores`` are what ``score`` answers to the holdout. ``training_target`` is as ``target``, and
+    ``holdout_rows`` of shape (n,): each row's place in ``parquet``, from 0. ``refit`` fits the same
+    configuration with another seed on the same training rows; ``fit_seconds`` is what a fit costs, if known.
     """
 
     spec: TrainingSpec
     pipeline: Pipeline
     metric: str
+    scores: Scores
     training: NDArray[np.float64]
     training_target: NDArray[Any]
     holdout_rows: NDArray[np.intp]
@@ -59,8 +59,3 @@ class Subject(Judged):
     refit: Callable[[int], Pipeline]
     parquet: Parquet
     fit_seconds: float = 0.0
-
-    @cached_property
-    def scores(self) -> Scores:
-        """What ``score`` answers to the holdout."""
-        return self.score(self.holdout)

@@ -59,6 +59,7 @@ def _binary(
     )  # fmt: skip
     total, trues, saids, hits, right, loss, squares = (weights @ columns).T
     recall = hits / trues
+    area, precision = _ranking(true, positive, weights)
     specificity = (total - trues - saids + hits) / (total - trues)
     return {
         "accuracy": right / total,
@@ -68,35 +69,43 @@ def _binary(
         "precision": np.where(saids > 0, hits / saids, 0.0),
         "recall": np.where(trues > 0, recall, 0.0),
         "f1": np.where(trues + saids > 0, 2 * hits / (trues + saids), 0.0),
-        "roc_auc": area_under_roc(true, positive, weights),
-        "average_precision": _average_precision(true, positive, weights),
+        "roc_auc": area,
+        "average_precision": precision,
         "log_loss": loss / total,
         "brier_score": squares / total,
     }
 
 
-def area_under_roc(true: NDArray[np.bool_], score: Numbers, weights: Numbers) -> Numbers:
-    """The chance that a positive row scores above a negative one, ties counting half; shape (r,)."""
-    negatives = np.flatnonzero(~true)
-    negatives = negatives[np.argsort(score[negatives], kind="stable")]
-    ordered, positive = score[negatives], score[true]
-    below = np.zeros((len(weights), len(negatives) + 1))
-    np.cumsum(weights[:, negatives], axis=1, out=below[:, 1:])
-    left, right = (np.searchsorted(ordered, positive, side=side) for side in ("left", "right"))
-    beaten = below[:, left]
-    if (left != right).any():
-        beaten = (beaten + below[:, right]) / 2
-    chosen = weights[:, true]
-    return np.asarray(np.einsum("rn,rn->r", chosen, beaten) / (chosen.sum(axis=1) * below[:, -1]))
+def _ranking(true: NDArray[np.bool_], score: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+    """The areas under the ROC curve, ties counting half, and the average precisions; shape (r,) each.
+
+    Both are sums over the positive rows, of the rows that score at least as high: one sort does for both.
+    """
+    falling = -score
+    order = np.argsort(falling, kind="stable")
+    falling, places = falling[order], np.flatnonzero(true[order])
+    chosen = np.take(weights, order[places], axis=1)
+    rows, hits = _sums(np.take(weights, order, axis=1)), _sums(chosen)
+    # Of each positive row: how many rows score higher, and how many at least as high.
+    higher, reached = (np.searchsorted(falling, falling[places], side=side) for side in ("left", "right"))
+    said = np.take(rows, reached, axis=1)
+    right = np.take(hits, np.searchsorted(places, reached), axis=1)
+    alarms = said - right
+    if (reached - higher > 1).any():
+        alarms += np.take(rows, higher, axis=1) - np.take(hits, np.searchsorted(places, higher), axis=1)
+        alarms /= 2
+    positives = hits[:, -1]
+    pairs = positives * (rows[:, -1] - positives)
+    area = (pairs - np.einsum("rn,rn->r", chosen, alarms)) / pairs
+    precisions = np.divide(right, said, out=np.zeros_like(right), where=said > 0)
+    return area, np.einsum("rn,rn->r", chosen, precisions) / positives
 
 
-def _average_precision(true: NDArray[np.bool_], score: Numbers, weights: Numbers) -> Numbers:
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    hits = np.cumsum(np.where(true[order], weights[:, order], 0.0), axis=1)[:, ends]
-    precision = hits / np.cumsum(weights[:, order], axis=1)[:, ends]
-    steps = np.diff(hits, axis=1, prepend=0.0)
-    return np.asarray(np.where(steps > 0, steps * precision, 0.0).sum(axis=1) / hits[:, -1])
+def _sums(weights: Numbers) -> Numbers:
+    """Cumulative sums of each row, the first of nothing: (r, n) → (r, n + 1)."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _multiclass(

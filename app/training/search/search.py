@@ -28,7 +28,6 @@ from app.training.search.trial_bench import Evaluate, Outcome
 from app.training.spec import Search, TrainingSpec
 
 ROUND_TRIALS = 4
-DEFAULT_TRIALS = 20
 FIRST_FOLDS = 2
 """After so many folds a trial is given up that is behind the median of those before it."""
 RANDOM_TRIALS = 10
@@ -146,9 +145,7 @@ class Study:
     @property
     def budget(self) -> int | None:
         """In trials beyond the first; None where it is in seconds."""
-        if self.search.seconds is not None:
-            return None
-        return DEFAULT_TRIALS if self.search.trials is None else self.search.trials
+        return self.search.budget
 
     def run(self) -> None:
         """Try the first candidates, then what the sampler proposes until the budget or patience is spent."""

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from app import leases
 from app.access.caller import Caller
-from app.columns import ColumnType
 from app.datasets.contract_service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.service import get_version as get_data
@@ -30,7 +29,7 @@ from app.training.models import TrainingRun
 from app.training.roles import check_spec
 from app.training.spec import TrainingSpec
 from app.training.verification.receipts import ensure_receipt_key, sign_receipt
-from app.training.verification.verification import Comparison, Fit, digest_json, without_search
+from app.training.verification.verification import Fit, FitComparison, digest_json, without_search
 
 
 def create_verification(
@@ -57,7 +56,7 @@ def create_verification(
         spec = TrainingSpec.model_validate(version.spec)
         if spec.searches and not (search and version.evaluation.get("reproducible")):
             spec = without_search(spec, _configuration(version))
-        check_spec({column["name"]: ColumnType(column["type"]) for column in data.columns}, spec)
+        check_spec(data.column_types, spec)
     except (ValidationError, InvalidInput) as error:
         reason = error.detail if isinstance(error, InvalidInput) else error.errors()[0]["msg"]
         raise Conflict(
@@ -141,7 +140,7 @@ def succeed_verification(
     run: TrainingRun,
     recorded: Fit,
     found: Fit,
-    comparison: Comparison,
+    comparison: FitComparison,
     settings: Settings,
 ) -> None:
     """End the run with the result of the comparison and the signed receipt of it. Raises LeaseLost."""

@@ -44,7 +44,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FitComparison:
     """How two fits compare.
 
     ``fingerprints`` are those of the predictions for the rows of the probe: as they were ``recorded``, as the
@@ -61,7 +61,7 @@ class Comparison:
     not_compared: list[str]
 
 
-def compare(recorded: Fit, found: Fit, stored: NDArray[np.float64] | str | None) -> Comparison:
+def compare(recorded: Fit, found: Fit, stored: NDArray[np.float64] | str | None) -> FitComparison:
     """Hold what a retraining found against what is recorded of the version.
 
     ``stored`` are the scores that the stored model gives the rows of the probe now, or why it gives none.
@@ -96,7 +96,7 @@ def compare(recorded: Fit, found: Fit, stored: NDArray[np.float64] | str | None)
     differences = [
         {"pointer": at, "recorded": one, "found": other} for at, one, other in find_differences(before, now)
     ]
-    return Comparison(result, fingerprints, largest, differences, not_compared)
+    return FitComparison(result, fingerprints, largest, differences, not_compared)
 
 
 def largest_difference(recorded: NDArray[np.float64], found: NDArray[np.float64]) -> float | None:

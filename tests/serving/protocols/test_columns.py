@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from app.columns import ColumnType
 from app.errors import InvalidInput
 from app.registry.signature import MAX_INPUT_ERRORS, Feature, Role, Signature, Task
 from app.serving.protocols.arrow_ipc import Batch, BatchReader, write_stream
+from app.serving.protocols.arrow_rows import BatchEncoder
 from app.serving.protocols.columns import encode_columns
 
 EPOCH = datetime(1970, 1, 1)
@@ -126,13 +127,13 @@ KINDS: dict[str, list[Kind]] = {
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], bytes]:
+def tables(draw: st.DrawFn, names: Sequence[str] = tuple(KINDS)) -> tuple[list[dict[str, Any]], bytes]:
     """Rows as JSON has them, and the Arrow stream of the same."""
     size = draw(st.integers(1, 6))
     columns: dict[str, Array] = {}
     rows: list[dict[str, Any]] = [{} for _ in range(size)]
-    left_out = draw(st.sets(st.sampled_from([*KINDS]), max_size=2))
-    for name in KINDS:
+    left_out = draw(st.sets(st.sampled_from(names), max_size=2))
+    for name in names:
         if name in left_out:
             continue
         values, make = draw(st.sampled_from(KINDS[name]))
@@ -154,6 +155,12 @@ def stream(columns: Mapping[str, Any]) -> bytes:
 
 
 def batches_of(content: bytes, piece: int = 2**20) -> list[Batch]:
+    found = unread_batches_of(content, piece)
+    assert all(batch.columns.keys() for batch in found)
+    return found
+
+
+def unread_batches_of(content: bytes, piece: int = 2**20) -> list[Batch]:
     reader = BatchReader(max_batch_bytes=2**22, max_batch_rows=10**6)
     found = [batch for at in range(0, len(content), piece) for batch in reader.feed(content[at : at + piece])]
     reader.end()
@@ -163,6 +170,13 @@ def batches_of(content: bytes, piece: int = 2**20) -> list[Batch]:
 def faults(error: InvalidInput) -> set[tuple[str, str]]:
     """The place (row and column, in either order) and the reason of every fault."""
     return {("/".join(sorted(fault.pointer.split("/")[2:])), fault.detail) for fault in error.errors}
+
+
+PLAIN_FEATURES = ("distance", "wind", "carrier", "airport", "open", "day", "at")
+PLAIN_SIGNATURE = SIGNATURE.model_copy(
+    update={"features": tuple(one for one in SIGNATURE.features if one.name in PLAIN_FEATURES)}
+)
+QUICK = BatchEncoder(PLAIN_SIGNATURE)
 
 
 @given(tables())
@@ -175,6 +189,44 @@ def test_columns_are_encoded_as_the_same_rows_in_json(table: tuple[list[dict[str
     if refusal and own_refusal and len(refusal.errors) < MAX_INPUT_ERRORS and "distance" in rows[0]:
         assert own_refusal.code == refusal.code
         assert faults(own_refusal) == faults(refusal)
+
+
+@given(tables((*PLAIN_FEATURES, "note")))
+def test_what_is_encoded_at_once_is_encoded_alike(table: tuple[list[dict[str, Any]], bytes]) -> None:
+    rows, content = table
+    (batch,), (closer,) = (unread_batches_of(content) for _ in range(2))
+    matrix = QUICK.encode_plain(batch)
+    expected, _ = outcome(lambda: encode_columns(PLAIN_SIGNATURE, closer.columns, closer.rows))
+    if matrix is not None:
+        assert matrix.tobytes() == expected == PLAIN_SIGNATURE.encode(rows).tobytes()
+        ours, theirs = (read_ipc_stream(io.BytesIO(one.stream)).read_all() for one in (batch, closer))
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("distance", [DataType.int8(), DataType.uint64(), DataType.float64()])
+@pytest.mark.parametrize("text", [DataType.utf8(), DataType.large_utf8()])
+def test_plain_columns_are_encoded_at_once(distance: DataType, text: DataType) -> None:
+    days, ticks = Array([15_856, None, 0], DataType.int32()), Array([-1, None, 2**53], DataType.int64())
+    columns = {
+        "note": Array(["é", None, ""], text),
+        "at": ticks.cast(DataType.timestamp("us")),
+        "day": days.cast(DataType.date32()),
+        "airport": Array(["é", None, LONG], text),
+        "carrier": Array(["AA", "é", "unknown"], text),
+        "open": Array([True, None, False], DataType.bool()),
+        "distance": Array([1, 2, 100], distance),
+    }
+    (batch,) = batches_of(stream(columns))
+    matrix = QUICK.encode_plain(batch)
+    assert matrix is not None
+    nan = float("nan")
+    expected = [
+        [1, nan, 1, 3, 1, 15_856 * 86_400, -1e-6],
+        [2, nan, 3, nan, nan, nan, nan],
+        [100, nan, -1, 4, 0, 0, 2**53 / 1e6],
+    ]
+    np.testing.assert_array_equal(matrix, expected)
+    assert batch.stream
 
 
 def outcome(encode: Callable[[], Any]) -> tuple[bytes | None, InvalidInput | None]:
@@ -310,6 +362,22 @@ PLAIN = {
 }
 
 
+DAMAGED = PLAIN_SIGNATURE.model_copy(
+    update={
+        "features": (
+            feature("i", "integer", Role.NUMERIC),
+            feature("u", "number", Role.NUMERIC),
+            feature("f", "number", Role.NUMERIC),
+            feature("b", "boolean", Role.BOOLEAN),
+            feature("s", "string", Role.CATEGORICAL, categories=CARRIERS),
+            feature("l", "string", Role.CATEGORICAL, categories=("abc",)),
+            feature("day", "date", Role.DATETIME),
+        ),
+        "ignored": ("at",),
+    }
+)
+
+
 @pytest.mark.parametrize(
     "whole", [EVERYTHING, stream(PLAIN)], ids=["of all types", "of types that are copied"]
 )
@@ -329,8 +397,13 @@ def test_a_damaged_stream_is_refused_or_read_and_nothing_else(whole: bytes, sour
                 del content[at : at + source.randrange(1, 9)]
             case 3:
                 content[at:at] = source.randbytes(source.randrange(1, 9))
+    encoder = BatchEncoder(DAMAGED)
     with suppress(InvalidInput):
-        for batch in batches_of(bytes(content)):
+        for batch in unread_batches_of(bytes(content)):
+            if (matrix := encoder.encode_plain(batch)) is not None:  # what is encoded at once is sound
+                assert read_ipc_stream(io.BytesIO(batch.stream)).read_all().num_rows == batch.rows
+                expected, _ = outcome(lambda: encode_columns(DAMAGED, batch.columns, batch.rows))  # noqa: B023 - called at once
+                assert matrix.tobytes() == expected
             for column in batch.columns.values():
                 values = column.plain()
                 assert len([values[row] for row in range(batch.rows)]) == batch.rows

@@ -17,9 +17,10 @@ import httpx
 import numpy as np
 import pytest
 
+from app.child_process import Progress
 from app.datasets.service import get_version
 from app.errors import Conflict
-from app.leaseholder import Progress
+from app.training.advice import advice as advice_module
 from app.training.advice import router as advice_router
 from app.training.advice import service as advice_service
 from app.training.advice.advice import SAMPLED_ROWS, Hints, advise
@@ -126,7 +127,7 @@ def test_targets_that_only_the_data_rule_out_are_refused(shared: Client) -> None
     lines = [f"{number / 7:.3f},same,{'rare' if number == 5 else 'common'}," for number in range(60)]
     shared.add_dataset("no-targets", "\n".join(["x,constant,lonely,empty", *lines]).encode())
     told = {
-        "lonely": "has classes with a single row, which cannot be both learnt and tested: 'rare'.",
+        "lonely": 'has classes with a single row, which cannot be both learnt and tested: "rare".',
     }
     for target, message in told.items():
         answer = ask(shared, "no-targets", target=target)
@@ -139,16 +140,20 @@ def test_targets_that_only_the_data_rule_out_are_refused(shared: Client) -> None
 @pytest.mark.one_server
 def test_a_column_that_gives_the_target_away_is_left_out_and_measured_both_ways(shared: Client) -> None:
     source = random.Random(5)
-    lines = ["customer_id,amount,refund,bought"]
+    lines = ["customer_id,amount,refund,note,bought"]
     for number in range(400):
         amount = source.gauss(50, 20)
         bought = amount + source.gauss(0, 15) > 50
-        lines.append(f"{number % 40},{amount:.2f},{'yes' if bought else 'no'},{str(bought).lower()}")
+        refund, note = "yes" if bought else "no", f"order {number} by card"
+        lines.append(f"{number % 40},{amount:.2f},{refund},{note},{str(bought).lower()}")
     shared.add_dataset("shop", "\n".join(lines).encode())
     told = advice_of(shared, "shop", target="bought", model="buyers")
     assert told["leaks"]["columns"] == ["refund"]
     assert told["leaks"]["with"] > 0.99 > 0.95 > told["leaks"]["without"]
     assert "leak_suspect" in [one["code"] for one in told["warnings"]]
+    # Each is there once, and is a text that a model reads.
+    assert "note" not in [name for one in told["warnings"] for name in one["columns"]]
+    assert "`note` is taken for texts, and read by its words." in told["reasons"]
     assert "refund" not in [one["column"] for one in told["importance"]["columns"]]
     assert told["spec"]["model"] == "buyers"
     assert told["spec"]["features"] == {"refund": {"role": "drop"}}
@@ -157,6 +162,15 @@ def test_a_column_that_gives_the_target_away_is_left_out_and_measured_both_ways(
     kept = advice_of(shared, "shop", target="bought", features=["amount", "refund"])
     assert kept["leaks"] is None
     assert kept["spec"]["features"] == ["amount", "refund"]
+
+
+@pytest.mark.one_server
+def test_a_table_of_identifiers_alone_is_refused_in_the_words_of_a_training(shared: Client) -> None:
+    rows = "\n".join(["order_id,angry", *(f"{number},{number % 3 == 0}" for number in range(40))])
+    shared.add_dataset("only-ids", rows.encode())
+    answer = ask(shared, "only-ids", target="angry")
+    assert code_of(answer, 422) == "no_features"
+    assert "order_id: unique integers under the name of an identifier" in answer.json()["detail"]
 
 
 @pytest.mark.one_server
@@ -281,6 +295,24 @@ def test_a_sample_of_a_long_table_keeps_enough_rows_of_a_rare_class(tmp_path: Pa
     assert told["spec"]["metric"] == "average_precision"
     assert told["validation"]["time_column"] == "made"
     assert told["later"] == [{"column": "done", "after": "made", "share": 1.0}]
+
+
+def test_of_many_classes_the_most_frequent_are_measured_and_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice_module, "MOST_CLASSES", 3)
+    columns = (
+        "i % 7 + i / 1e4 AS a, CASE WHEN i % 10 < 7 THEN 'c' || i % 7 % 3 ELSE 'rare ' || i % 5 END AS y"
+    )
+    told = advise_on(tmp_path, f"SELECT {columns} FROM range(600) r(i)")
+    assert len(told["balance"]["classes"]) == 6
+    assert told["rows"] == {"table": 600, "without_target": 0, "sampled": 420}
+    (note,) = told["notes"]
+    assert "the 3 most frequent of 6 classes, 420 of 600 rows" in note
+    scores = {one["algorithm"]: one["value"] for one in told["algorithms"]}
+    assert scores["dummy"] <= np.log(3)
+    assert scores["random_forest"] < scores["dummy"]
+    assert told["learning"]["doubled"]["rows"] == 2 * 336
 
 
 def test_too_few_rows_for_a_curve_are_told(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from app.training.report.subject import Rival, Scores, Subject
 from app.training.spec import TrainingSpec
 from tests.client import Client
 from tests.conftest import Start
-from tests.training.report.subjects import START, make_subject
+from tests.training.report.subjects import START, make_subject, with_score
 from tests.versions import register, train_here
 
 Matrix = NDArray[np.float64]
@@ -57,7 +57,7 @@ def facts_of(subject: Subject, *, search: dict[str, Any] | None = None, **spec: 
 
 def scored(subject: Subject, change: Callable[[Matrix, Scores], Scores]) -> Subject:
     """The subject with other scores, made of the rows and its own."""
-    return replace(subject, score=lambda matrix: change(matrix, subject.score(matrix)))
+    return with_score(subject, lambda matrix: change(matrix, subject.score(matrix)))
 
 
 def binary(positive: Any) -> Scores:
@@ -117,7 +117,7 @@ def with_noise_columns(folder: Path) -> Subject:
         matrix[:, 5:] = 0
         return matrix
 
-    return replace(subject, score=lambda matrix: subject.score(blind(matrix)))
+    return with_score(subject, lambda matrix: subject.score(blind(matrix)))
 
 
 def of_a_rare_class(folder: Path) -> Subject:
@@ -216,6 +216,43 @@ def test_a_spec_changes_one_thing_and_keeps_what_a_search_has_found(
     assert of_kind(found, "leak").spec == dropped
     validation = {"method": "time", "time_column": "seen"}
     assert of_kind(found, "time_validation").spec == base | CONFIGURATION | {"validation": validation}
+
+
+def test_a_steadier_model_is_proposed_by_what_the_search_has_found(tmp_path: Path) -> None:
+    subject = of_its_seed(tmp_path)
+    report = build_report(subject, [])
+    spread = report["stability"]["spread"]["roc_auc"]
+
+    def proposed(algorithm: str = "hist_gradient_boosting", **means: float) -> Suggestion:
+        params = {"max_iter": 50} if algorithm == "hist_gradient_boosting" else {"n_estimators": 300}
+        candidates = [{"algorithm": name, "mean": mean} for name, mean in means.items()]
+        facts = facts_of(subject)
+        made = {
+            "configuration": CONFIGURATION | {"algorithm": algorithm, "params": params},
+            "choice": {"metric": "roc_auc", "candidates": candidates},
+        }
+        told = suggest(replace(facts, algorithm=algorithm, evaluation=made), report)
+        return next(one for one in told if one.kind == "unstable")
+
+    untried = proposed(hist_gradient_boosting=0.8)
+    assert untried.spec is not None
+    assert untried.spec["algorithm"] == "random_forest"
+    assert "not known" in untried.expected
+    near = proposed(
+        hist_gradient_boosting=0.8,
+        random_forest=0.8 - 2 * spread,
+        extra_trees=0.8 - spread / 2,
+        logistic_regression=0.8 - spread / 4,
+    )
+    assert near.spec is not None
+    assert near.spec["algorithm"] == "logistic_regression"
+    assert f"{0.8 - spread / 4:.4g}" in near.expected
+    behind = proposed(hist_gradient_boosting=0.8, random_forest=0.8 - 2 * spread)
+    assert behind.spec is None
+    assert "No steadier algorithm" in str(behind.action)
+    forest = proposed("extra_trees")
+    assert forest.spec is not None
+    assert (forest.spec["algorithm"], forest.spec["params"]) == ("extra_trees", {"n_estimators": 600})
 
 
 def test_every_spec_is_accepted_as_a_training_run(found: dict[str, list[Suggestion]], start: Start) -> None:

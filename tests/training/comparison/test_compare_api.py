@@ -243,7 +243,7 @@ def test_versions_of_different_targets_or_tasks_are_refused(
 ) -> None:
     status, code, detail = refused(shared, registered(shared, linear, distances[0]))
     assert (status, code) == (httpx.codes.CONFLICT, "different_questions")
-    assert detail.startswith("Version 1 predicts 'late' as binary of False and True, and version 2 predicts")
+    assert detail.startswith("Version 1 predicts 'late' as binary of false and true, and version 2 predicts")
 
 
 @pytest.mark.one_server

@@ -11,14 +11,8 @@ from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
 from app.registry.signature import Task
-from app.training.comparison.statistics import (
-    Answers,
-    Measured,
-    compare,
-    compare_accuracies,
-    compare_areas,
-    favours,
-)
+from app.training.comparison.statistics import compare, compare_accuracies, compare_areas
+from app.training.report.answers import Answers, Measured, favours
 
 Numbers = NDArray[np.float64]
 

@@ -282,24 +282,58 @@ def test_no_page_reads_or_sorts_all_runs(
     assert not [step for step in plans if step.startswith("SCAN facts")], "every fact is read"
 
 
+def condition(field: str, op: str, value: Any) -> dict[str, Any]:
+    return {"field": field, "op": op, "value": value}
+
+
+SOUND = condition("metrics.rmse", "<", 0.5)
+MISMATCHES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (condition("metric.rmse", "=", 1), {"/field": "there is no such field to look for"}),
+    (condition("metrics.rmse", "~", 1), {"/op": "Input should be"}),
+    (condition("priority", "=", "high"), {"/value": 'compared with a number, not the string "high"'}),
+    (condition("id", "=", True), {"/value": "compared with a number, not the boolean true"}),
+    (condition("model", "=", {"a": 1}), {"/value": "compared with a text, not an object"}),
+    (condition("metrics.rmse", "=", None), {"/value": "a text, a number, true or false, not null"}),
+    (condition("status", "=", "done"), {"/value": "the status is one of queued, running"}),
+    (condition("created_at", ">", "yesterday"), {"/value": "compared with a time with its zone"}),
+    (condition("created_at", ">", 5), {"/value": "compared with a time with its zone"}),
+    (condition("id", "=", 2**63), {"/value": "never as far from 0 as 2^63"}),
+    (condition("metrics.rmse", "in", 1), {"/value": "`in` takes a list of 1 to 200 values"}),
+    (condition("metrics.rmse", "in", []), {"/value": "`in` takes a list of 1 to 200 values"}),
+    (condition("metrics.rmse", "<", [1]), {"/value": "`<` takes a single value"}),
+    (
+        condition("priority", "in", [1, "x", None]),
+        {"/value/1": "compared with a number", "/value/2": "compared with a number"},
+    ),
+    (condition("priority", "contains", "1"), {"/value": "`contains` is of texts"}),
+    (condition("model", "contains", ""), {"/value": "a text that is not empty"}),
+    ({"field": "id", "op": "="}, {"/value": "is missing"}),
+    ({"and": []}, {"/and": "must not be empty"}),
+    ({"and": [SOUND], "or": [SOUND]}, {"/or": "there is no such field"}),
+    ({"not": SOUND, "also": 1}, {"/also": "there is no such field"}),
+]
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize(("wrong", "told"), MISMATCHES, ids=str)
+@pytest.mark.parametrize("within", ["", "/and/1", "/not/or/0"])
+def test_a_condition_that_means_nothing_is_refused_where_it_goes_wrong_and_in_a_sentence(
+    shared: Client, wrong: dict[str, Any], told: dict[str, str], within: str
+) -> None:
+    where = {"": wrong, "/and/1": {"and": [SOUND, wrong]}, "/not/or/0": {"not": {"or": [wrong]}}}
+    answer = shared.post("/v1/training-runs:search", json={"where": where[within]})
+    assert answer.status_code == 422, answer.text
+    errors = {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+    assert len(answer.json()["errors"]) == len(told)
+    assert errors.keys() == {f"/where{within}{at}" for at in told}
+    for at, words in told.items():
+        assert words in errors[f"/where{within}{at}"]
+
+
 @pytest.mark.parametrize(
-    ("query", "at"),
-    [
-        ({"where": {"field": "metric.rmse", "op": "=", "value": 1}}, "/where/condition/field"),
-        ({"where": {"field": "metrics.rmse", "op": "~", "value": 1}}, "/where/condition/op"),
-        ({"where": {"field": "priority", "op": "=", "value": "high"}}, "/where/condition"),
-        ({"where": {"field": "status", "op": "=", "value": "done"}}, "/where/condition"),
-        ({"where": {"field": "created_at", "op": ">", "value": "yesterday"}}, "/where/condition"),
-        ({"where": {"field": "created_at", "op": ">", "value": 5}}, "/where/condition"),
-        ({"where": {"field": "metrics.rmse", "op": "in", "value": 1}}, "/where/condition"),
-        ({"where": {"field": "priority", "op": "contains", "value": "1"}}, "/where/condition"),
-        ({"where": {"and": []}}, "/where/and/and"),
-        ({"sort": {"field": "model"}}, "/sort/field"),
-        ({"limit": 0}, "/limit"),
-    ],
-    ids=str,
+    ("query", "at"), [({"sort": {"field": "model"}}, "/sort/field"), ({"limit": 0}, "/limit")], ids=str
 )
-def test_a_query_that_means_nothing_is_refused_where_it_goes_wrong(query: dict[str, Any], at: str) -> None:
+def test_an_order_or_a_size_that_means_nothing_is_refused(query: dict[str, Any], at: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Query.model_validate(query)
     assert at in ["/" + "/".join(map(str, error["loc"])) for error in refused.value.errors()]
@@ -312,8 +346,9 @@ def test_a_query_of_too_many_conditions_is_refused() -> None:
         deep = {"not": deep}
     wide = {"and": [{"or": [one] * 60}, {"or": [one] * 60}]}
     for where in (deep, wide):
-        with pytest.raises(ValidationError, match="at most 100 conditions, and 8 levels"):
+        with pytest.raises(ValidationError, match="100 conditions at most, on 8 levels") as refused:
             Query.model_validate({"where": where})
+        assert refused.value.errors()[0]["loc"] == ("where",)
 
 
 @pytest.mark.parametrize(

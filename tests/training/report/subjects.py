@@ -1,6 +1,7 @@
 """Subjects of evaluation reports, made by hand: a small table, a scikit-learn pipeline, a holdout."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def make_subject(
         pipeline=pipeline,
         score=score,
         metric=metric,
+        scores=score(held_out),
         training=training,
         training_target=training_target,
         holdout=held_out,
@@ -124,6 +126,10 @@ def make_subject(
         refit=fit,
         parquet=path,
     )
+
+
+def with_score(subject: Subject, score: Callable[[NDArray[np.float64]], Scores]) -> Subject:
+    return replace(subject, score=score, scores=score(subject.holdout))
 
 
 def write_table(path: Path, rng: np.random.Generator, rows: int) -> None:

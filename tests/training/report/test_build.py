@@ -21,7 +21,7 @@ from app.training.report.curves import calibration
 from app.training.report.grouping import group_feature
 from app.training.report.slices import cut_slices
 from app.training.report.subject import Rival
-from tests.training.report.subjects import draw_rows, make_subject, sexes_of, signature_of
+from tests.training.report.subjects import draw_rows, make_subject, sexes_of, signature_of, with_score
 
 PARTS = {"metrics", "rivals", "curves", "importance", "dependence", "slices", "fairness", "stability"}
 
@@ -97,7 +97,7 @@ def test_no_holdout_is_too_small_or_too_plain(
     )
     if plain:
         answer = subject.score(subject.holdout[:1])
-        subject = replace(subject, score=lambda matrix: np.tile(answer, (len(matrix), 1)))
+        subject = with_score(subject, lambda matrix: np.tile(answer, (len(matrix), 1)))
     report = build_report(subject, [])
     json.dumps(report, allow_nan=False)
     assert "The data has no column 'none'." in report["notes"]

@@ -84,6 +84,10 @@ def test_a_version_is_identical_to_what_its_record_makes_again(
     events = shared.get("/v1/events", params={"subject": f"models/{delays}/versions/2"}).json()["items"]
     assert events[0]["action"] == "model_version.verified"
     assert (events[0]["detail"]["run"], events[0]["detail"]["result"]) == (run["id"], "identical")
+    conditions = [{"field": name, "op": "=", "value": run[name]} for name in ("model", "result")]
+    found = shared.post("/v1/training-runs:search", json={"where": {"and": conditions}}).json()["items"]
+    assert run["id"] in [one["id"] for one in found]
+    assert {one["result"] for one in found} == {"identical"}
 
 
 def test_anybody_can_check_a_receipt_with_the_published_keys(

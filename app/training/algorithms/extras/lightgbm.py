@@ -3,7 +3,16 @@
 from typing import Any
 
 from app.registry.signature import Task
-from app.training.algorithms.algorithm import EVERY_TASK, Algorithm, Parameter, SearchRange
+from app.training.algorithms.algorithm import EVERY_TASK, Algorithm, SearchRange
+from app.training.algorithms.tree_parameters import (
+    COLSAMPLE_BYTREE,
+    LEARNING_RATE,
+    SUBSAMPLE,
+    boosting_rounds,
+    leaf_penalty,
+    leaf_rows,
+    most_leaves,
+)
 
 
 def build(task: Task, params: dict[str, Any], seed: int) -> Any:
@@ -27,69 +36,13 @@ ALGORITHM = Algorithm(
     title="LightGBM",
     tasks=EVERY_TASK,
     parameters=(
-        Parameter(
-            "learning_rate",
-            "number",
-            0.1,
-            "The weight of each tree.",
-            0.001,
-            1.0,
-            search=SearchRange(0.01, 0.3, log=True),
-        ),
-        Parameter(
-            "n_estimators",
-            "integer",
-            100,
-            "The number of boosting rounds.",
-            1,
-            5000,
-            search=SearchRange(50, 500, log=True),
-        ),
-        Parameter(
-            "num_leaves",
-            "integer",
-            31,
-            "The most leaves of a tree.",
-            2,
-            1024,
-            search=SearchRange(4, 128, log=True),
-        ),
-        Parameter(
-            "min_child_samples",
-            "integer",
-            20,
-            "The fewest rows in a leaf.",
-            1,
-            10_000,
-            search=SearchRange(1, 100, log=True),
-        ),
-        Parameter(
-            "subsample",
-            "number",
-            1.0,
-            "The share of the rows that each tree learns from.",
-            0.01,
-            1.0,
-            search=SearchRange(0.5, 1.0),
-        ),
-        Parameter(
-            "colsample_bytree",
-            "number",
-            1.0,
-            "The share of the encoded features that each tree looks at.",
-            0.01,
-            1.0,
-            search=SearchRange(0.3, 1.0),
-        ),
-        Parameter(
-            "reg_lambda",
-            "number",
-            0.0,
-            "The L2 penalty on leaf values.",
-            0.0,
-            1e6,
-            search=SearchRange(0.0, 10.0),
-        ),
+        LEARNING_RATE,
+        boosting_rounds("n_estimators"),
+        most_leaves("num_leaves"),
+        leaf_rows("min_child_samples", 20, 100),
+        SUBSAMPLE,
+        COLSAMPLE_BYTREE,
+        leaf_penalty("reg_lambda", 0.0, SearchRange(0.0, 10.0)),
     ),
     builder=f"{__name__}:build",
     choose_when="As hist_gradient_boosting, where its further parameters or its speed on wide tables gain; "

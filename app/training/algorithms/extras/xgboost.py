@@ -4,6 +4,13 @@ from typing import Any
 
 from app.registry.signature import Task
 from app.training.algorithms.algorithm import EVERY_TASK, Algorithm, Parameter, SearchRange
+from app.training.algorithms.tree_parameters import (
+    COLSAMPLE_BYTREE,
+    LEARNING_RATE,
+    SUBSAMPLE,
+    boosting_rounds,
+    leaf_penalty,
+)
 
 
 def build(task: Task, params: dict[str, Any], seed: int) -> Any:
@@ -24,24 +31,8 @@ ALGORITHM = Algorithm(
     title="XGBoost",
     tasks=EVERY_TASK,
     parameters=(
-        Parameter(
-            "learning_rate",
-            "number",
-            0.1,
-            "The weight of each tree.",
-            0.001,
-            1.0,
-            search=SearchRange(0.01, 0.3, log=True),
-        ),
-        Parameter(
-            "n_estimators",
-            "integer",
-            100,
-            "The number of boosting rounds.",
-            1,
-            5000,
-            search=SearchRange(50, 500, log=True),
-        ),
+        LEARNING_RATE,
+        boosting_rounds("n_estimators"),
         Parameter("max_depth", "integer", 6, "The depth limit of a tree.", 1, 30, search=SearchRange(2, 10)),
         Parameter(
             "min_child_weight",
@@ -52,33 +43,9 @@ ALGORITHM = Algorithm(
             1e6,
             search=SearchRange(0.1, 100.0, log=True),
         ),
-        Parameter(
-            "subsample",
-            "number",
-            1.0,
-            "The share of the rows that each tree learns from.",
-            0.01,
-            1.0,
-            search=SearchRange(0.5, 1.0),
-        ),
-        Parameter(
-            "colsample_bytree",
-            "number",
-            1.0,
-            "The share of the encoded features that each tree looks at.",
-            0.01,
-            1.0,
-            search=SearchRange(0.3, 1.0),
-        ),
-        Parameter(
-            "reg_lambda",
-            "number",
-            1.0,
-            "The L2 penalty on leaf values.",
-            0.0,
-            1e6,
-            search=SearchRange(0.01, 100.0, log=True),
-        ),
+        SUBSAMPLE,
+        COLSAMPLE_BYTREE,
+        leaf_penalty("reg_lambda", 1.0, SearchRange(0.01, 100.0, log=True)),
     ),
     builder=f"{__name__}:build",
     choose_when="As hist_gradient_boosting, where its penalties gain; it computes in 32 bits, and is not "

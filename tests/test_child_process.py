@@ -1,4 +1,4 @@
-"""The child of a leaseholder and the processes that it starts: measured as one, ended as one."""
+"""A child and the processes that it starts: measured as one, ended as one."""
 
 import json
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from app.child import ERROR, REQUEST, carry_out
-from app.leaseholder import Group, hand_over, kill_group, start_child
+from app.child_process import Group, hand_over, kill_group, start_child
 from tests.client import wait_until
+from tests.processes import is_alive
 
 MEGABYTES = 50
 
@@ -28,7 +29,7 @@ def family(tmp_path: Path) -> Iterator[list[psutil.Process]]:
 
 
 def alive(family: list[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in family if is_alive(one)]
 
 
 def test_the_memory_of_a_child_is_that_of_all_its_processes(family: list[psutil.Process]) -> None:

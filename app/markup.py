@@ -5,7 +5,7 @@ import hashlib
 import re
 from html import escape
 
-from app.datasets.profile import Value
+from app.columns import Value
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
