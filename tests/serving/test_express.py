@@ -54,7 +54,10 @@ def counted(client: Client, name: str, **labels: str) -> float:
 
 
 def went_by(client: Client, ask: Callable[[], Any]) -> str:
-    """The way that one request took: only the ordinary one is counted with the web framework's requests."""
+    """The way that one request took: only the ordinary one is counted with the web framework's requests.
+
+    On a machine so busy that keys are not read for a second, all go the ordinary way: see ``wait_until``.
+    """
     route = "/v1/models/{model}:predict"
     before = counted(client, "roundhouse_http_requests_total", route=route)
     ask()
@@ -66,11 +69,21 @@ def test_a_plain_request_goes_by_the_express_lane(shared: Client, ridden: str) -
     labels = {"model": ridden, "version": "1", "variant": "champion", "protocol": "v1"}
     rows = counted(shared, "roundhouse_predictions_total", **labels)
     answered = counted(shared, "roundhouse_predict_seconds_count", **labels, code="200")
-    shared.predict(ridden, [ROW])  # the key is known from here on
+    asked: list[int] = []
+
+    def ask(sent: int) -> None:
+        asked.append(sent)
+        shared.predict(ridden, [ROW] * sent)
+
+    ask(1)  # the key is known from here on
+
+    def rides(this: Callable[[], None]) -> bool:
+        return went_by(shared, this) == "express"
+
     for sent in (1, 3, 64, 2000):
-        assert went_by(shared, partial(shared.predict, ridden, [ROW] * sent)) == "express"
-    assert counted(shared, "roundhouse_predictions_total", **labels) == rows + 1 + 1 + 3 + 64 + 2000
-    assert counted(shared, "roundhouse_predict_seconds_count", **labels, code="200") == answered + 5
+        wait_until(partial(rides, partial(ask, sent)))
+    assert counted(shared, "roundhouse_predictions_total", **labels) == rows + sum(asked)
+    assert counted(shared, "roundhouse_predict_seconds_count", **labels, code="200") == answered + len(asked)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +175,13 @@ def test_a_canary_and_a_shadow_ride_too(shared: Client, ridden: str) -> None:
     shadow = {"version": 2, "shadow": True}
     assert shared.post(f"/v1/models/{ridden}:promote", json=shadow).status_code == 201
     labels = {"model": ridden, "version": "2", "variant": "shadow", "protocol": "v1"}
-    before = counted(shared, "roundhouse_predictions_total", **labels)
-    assert went_by(shared, lambda: shared.predict(ridden, [ROW, ROW])) == "express"
-    wait_until(lambda: counted(shared, "roundhouse_predictions_total", **labels) == before + 2)
+    before, asked = counted(shared, "roundhouse_predictions_total", **labels), []
+
+    def ask() -> None:
+        asked.append(shared.predict(ridden, [ROW, ROW]))
+
+    wait_until(lambda: went_by(shared, ask) == "express")
+    wait_until(lambda: counted(shared, "roundhouse_predictions_total", **labels) == before + 2 * len(asked))
     assert shared.post(f"/v1/models/{ridden}:promote", json={"version": 1}).status_code == 201
 
 
@@ -229,10 +246,12 @@ def test_a_short_arrow_stream_goes_by_the_express_lane_and_is_answered_alike(
     asked: dict[str, Any] = {"content": written.getvalue(), "headers": headers}
     expected = shared.post(f"/v1/models/{ridden}/versions/{version}:predict", **asked)
     answers: list[Any] = []
-    assert (
-        went_by(shared, lambda: answers.append(shared.post(f"/v1/models/{ridden}:predict", **asked))) == way
-    )
-    (answer,) = answers
+
+    def ask() -> None:
+        answers.append(shared.post(f"/v1/models/{ridden}:predict", **asked))
+
+    wait_until(lambda: went_by(shared, ask) == way)
+    answer = answers[-1]
     assert answer.status_code == expected.status_code == 200
     told = {"content-type", "x-model", "x-model-version"}
     assert {name: answer.headers[name] for name in told} == {name: expected.headers[name] for name in told}
