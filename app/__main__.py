@@ -1,8 +1,11 @@
 """``roundhouse``, and ``python -m app``: the command, which server processes that it spawns do not load."""
 
+from app.loading import without_collector
+
 
 def main() -> None:
-    from app.cli import main as run
+    with without_collector():
+        from app.cli import main as run
 
     run()
 

@@ -34,7 +34,7 @@ from app.retention import Garbage, collect_garbage, find_garbage
 from app.settings import Settings
 from app.store import Store
 from app.telemetry import MULTIPROCESS_FOLDER, configure_logging
-from app.worker import WITH_PARENT, run_worker
+from app.worker import run_worker
 
 cli = typer.Typer(
     help="Roundhouse: one server for the whole life of a tabular model.",
@@ -124,7 +124,7 @@ def serve(
         if worker:
             stack.callback(WorkerBeside().stop)
         uvicorn.run(
-            "app.main:create_app",
+            "app.asgi:create_app",
             factory=True,
             http="app.serving.wire:ExpressProtocol",
             host=host,
@@ -141,9 +141,11 @@ def serve(
 
 
 @cli.command()
-def worker() -> None:
+def worker(
+    *, with_parent: Annotated[bool, typer.Option(hidden=True, help="End when standard input closes.")] = False
+) -> None:
     """Run a worker: as many as you like, on any machine that reaches database and store."""
-    run_worker(Settings())
+    run_worker(Settings(), with_parent=with_parent)
 
 
 @cli.command()
@@ -305,8 +307,8 @@ class WorkerBeside:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "app.worker", WITH_PARENT],
+        return subprocess.Popen(
+            [sys.executable, "-m", "app", "worker", "--with-parent"],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in a terminal is for the server, which then stops this
         )

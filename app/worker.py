@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,6 @@ from app.training.worker import TrainingWorker
 
 log = structlog.get_logger()
 
-WITH_PARENT = "--with-parent"
 ABANDONED_AFTER = timedelta(days=1)
 """No write to the store takes this long."""
 
@@ -89,7 +87,3 @@ def _stop_with_parent(worker: Worker) -> None:
     while os.read(0, 1024):
         pass
     worker.stop()
-
-
-if __name__ == "__main__":
-    run_worker(Settings(), with_parent=WITH_PARENT in sys.argv)

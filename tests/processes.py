@@ -17,7 +17,7 @@ import psutil
 from tests.client import ADMIN_KEY, PATIENCE_SECONDS, Client
 
 COMMAND = [sys.executable, "-m", "app"]
-WORKER = "app.worker"
+WORKER = "worker"
 
 
 def free_port() -> int:
@@ -52,10 +52,10 @@ def connect(url: str) -> Client:
 
 @contextmanager
 def worker_process(client: Client, *arguments: str, **settings: object) -> Iterator[psutil.Popen]:
-    """``python -m app.worker`` for the client's server."""
+    """``roundhouse worker`` for the client's server."""
     settings = {"home": client.settings.home, "lease_seconds": 600} | settings
     environment = os.environ | {f"ROUNDHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", WORKER, *arguments]
+    command = [*COMMAND, WORKER, *arguments]
     with psutil.Popen(
         command, env=environment, stdin=subprocess.PIPE if arguments else subprocess.DEVNULL
     ) as process:

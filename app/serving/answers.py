@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.background import BackgroundTask
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.serving.labels import probability_columns
 from app.serving.live import Target
 from app.serving.prediction_ids import ID_LENGTH, split_ids
@@ -120,7 +120,7 @@ LABEL_TYPES: dict[ColumnType, tuple[Kind, Any]] = {
 }
 
 
-def _labels(classes: Sequence[bool | int | float | str], type_: ColumnType) -> Values:
+def _labels(classes: Sequence[Value], type_: ColumnType) -> Values:
     if type_ not in LABEL_TYPES:
         return _texts([str(label) for label in classes])
     kind, dtype = LABEL_TYPES[type_]

@@ -37,8 +37,8 @@ LOST = Counter("roundhouse_predictions_lost", "Predictions that were answered bu
 
 FULL_SPOOL = 32 * 2**20
 """Bytes after which a spool file is followed by the next: sealing holds one in memory."""
-GENTLE_BACKLOG = 4
-"""As long as no more spool files wait, sealing takes what time the requests leave."""
+GENTLE_BACKLOG = 16
+"""As long as no more spool files wait, half a gigabyte, sealing takes what time the requests leave."""
 MAX_BATCH_SEGMENTS = 200  # files that one query opens
 MAX_BATCH_ROWS = 100_000
 

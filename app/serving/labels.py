@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+from app.columns import Value
+
 
 def label_text(label: object) -> str:
     """A label as CSV has it, and as it stands in a column's name."""
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def probability_columns(classes: Sequence[bool | int | float | str]) -> list[str]:
+def probability_columns(classes: Sequence[Value]) -> list[str]:
     """A column name for each class: ``probability_true``, ``probability_UA``.
 
     Classes that differ in nothing but case are told by their position instead, from 0: most readers

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute, UploadRoute
+from app.columns import Value
 from app.http.bodies import limit_body, read_body
 from app.http.fields import Number, StrictNumber
 from app.http.problems import problem_responses
@@ -68,9 +69,9 @@ class PredictResponse(BaseModel):
         }
     )
 
-    predictions: list[bool | int | float | str]
+    predictions: list[Value]
     probabilities: list[list[float]] | None = None
-    classes: list[bool | int | float | str] | None = None
+    classes: list[Value] | None = None
     prediction_ids: list[str] = Field(description="Keep them: feedback is sent by them.")
     model: str
     version: int
@@ -106,7 +107,7 @@ class PredictionInfo(BaseModel):
     request_id: str | None
     client_id: str | None = Field(description="The request's `id` in the Open Inference Protocol.")
     inputs: dict[str, Any]
-    prediction: bool | int | float | str
+    prediction: Value
     probabilities: list[float] | None
 
 
@@ -151,9 +152,9 @@ class Replay(BaseModel):
     raw_scores: list[float] = Field(
         description="The scores before the link function; empty where scikit-learn itself serves the version."
     )
-    prediction: bool | int | float | str
+    prediction: Value
     probabilities: list[float] | None
-    classes: list[bool | int | float | str] | None
+    classes: list[Value] | None
     decision: str | None = Field(
         description="How the costs of wrong answers choose the class; null where the most probable one is "
         "answered."

@@ -5,6 +5,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from app.columns import Value
+
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One answered row. ``at`` is in UTC; ``inputs`` is the row as it was sent."""
@@ -20,14 +22,14 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     """The request's id in the client's own words: what the Open Inference Protocol calls ``id``."""
     inputs: dict[str, Any]
-    prediction: bool | int | float | str
+    prediction: Value
     probabilities: list[float] | None
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True):
     """The answer of ``/v1/models/{model}:predict``, whatever protocol it was asked in."""
 
-    predictions: list[bool | int | float | str]
+    predictions: list[Value]
     prediction_ids: list[str]
     model: str
     version: int

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.registry.signature import Feature, Role, Signature
 from app.serving.kernels import encode_row, encode_rows
 
@@ -53,7 +53,7 @@ JSON_TYPES: dict[ColumnType, Any] = {
 UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
 """What the name of a msgspec field must not hold."""
 
-SINGLE = bool | int | float | str | None
+SINGLE = Value | None
 
 _USUAL = b'{"instances":'
 _body = msgspec.json.Decoder(_Body)

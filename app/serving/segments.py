@@ -55,6 +55,9 @@ ENTRY_COLUMNS = {
 }
 """An ``Entry`` as DuckDB reads it."""
 
+SEGMENT_FORMAT = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+"""Zstandard's higher levels make such records no smaller, and take longer."""
+
 GENTLE_NICENESS = 10
 """A tenth of what a process gets that has this core to share with it."""
 
@@ -225,8 +228,10 @@ def write_segments(spool: Path, folder: Path) -> Iterator[SegmentFile]:
         parts = connection.execute(PARTS).fetchall()
         for number, (model, day, rows, first_at, last_at, client_ids) in enumerate(parts):
             path = folder / f"{number}.parquet"
-            of_part = f'FROM records WHERE model = {literal(model)} AND "at"::DATE = {literal(day)}'
-            connection.execute(f"COPY ({of_part}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+            of_part = "FROM records"
+            if len(parts) > 1:
+                of_part += f' WHERE model = {literal(model)} AND "at"::DATE = {literal(day)}'
+            connection.execute(f"COPY ({of_part}) TO {literal(str(path))} ({SEGMENT_FORMAT})")
             first_at, last_at = first_at.replace(tzinfo=UTC), last_at.replace(tzinfo=UTC)
             by_version = f"SELECT version, deployment, count(*) {of_part} GROUP BY ALL"
             counts = connection.execute(by_version).fetchall()

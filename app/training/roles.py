@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.columns import TIMES, ColumnType
+from app.columns import TIMES, ColumnType, Value
 from app.datasets.engine import Parquet
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.matrix import batches, cells, number, open_table, present, read_texts, table_types
@@ -301,7 +301,7 @@ def _facts(
 
 def _target(
     connection: DuckDBPyConnection, columns: Columns, spec: TrainingSpec, facts: _Facts
-) -> tuple[Task, tuple[bool | int | float | str, ...] | None]:
+) -> tuple[Task, tuple[Value, ...] | None]:
     """The task, and the classes in order; None for a regression."""
     name, type_ = spec.target, columns[spec.target]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from app.columns import ORDERED, TIMES, ColumnType
+from app.columns import ORDERED, TIMES, ColumnType, Value
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.signature import Task, shown
 from app.training.algorithms.algorithm import Algorithm
@@ -22,7 +22,7 @@ from app.training.spec import Label, TrainingSpec, refusal
 Columns = Mapping[str, ColumnType]
 """The type of each column of a table, by name."""
 
-Classes = Sequence[bool | int | float | str]
+Classes = Sequence[Value]
 
 
 def check_algorithm(spec: TrainingSpec, task: Task | None) -> None:

@@ -153,7 +153,7 @@ class Roundhouse:
 
     def _worker(self) -> psutil.Process:
         for process in self._process.children(recursive=True):
-            if "app.worker" in process.cmdline():
+            if "worker" in process.cmdline():
                 return process
         raise BenchmarkFailed("the server has no worker")
 

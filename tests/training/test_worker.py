@@ -14,7 +14,6 @@ import pytest
 
 from app.child import REQUEST
 from app.child_process import Progress
-from app.worker import WITH_PARENT
 from tests.client import Client, wait_until
 from tests.processes import fits, is_alive, trainers, worker_process
 
@@ -122,7 +121,7 @@ def test_a_cancelled_search_ends_with_all_its_processes(serve: Callable[..., Cli
 def test_a_stopping_worker_returns_its_run_at_once(serve: Callable[..., Client], by: str) -> None:
     client = serve()
     run = ask(client, LONG)
-    with worker_process(client, *([WITH_PARENT] if by == "parent" else [])) as worker:
+    with worker_process(client, *(["--with-parent"] if by == "parent" else [])) as worker:
         wait_until(lambda: fits(worker))
         (child,) = fits(worker)
         if by == "parent":

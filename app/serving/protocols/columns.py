@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.columns import ColumnType
+from app.columns import ColumnType, Value
 from app.errors import InputError, InvalidInput, pointer
 from app.registry.signature import (
     MAX_INPUT_ERRORS,
@@ -63,7 +63,7 @@ class Values:
             return 0
         return int((self.array[:, 1] - self.array[:, 0]).sum(where=self.valid))
 
-    def __getitem__(self, place: int) -> bool | int | float | str | None:
+    def __getitem__(self, place: int) -> Value | None:
         """One value as JSON has it; dates and times are in ISO 8601."""
         if not self.valid[place]:
             return None

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from app import child
+from app.loading import without_collector
 from app.training.handover import ADVICE
 
 
 def _advise(request: dict[str, Any], folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (request["memory_bytes"],) * 2)
-    from app.training.advice.advice import Hints, advise
-    from app.training.spec import TrainingSpec
+    with without_collector():
+        from app.training.advice.advice import Hints, advise
+        from app.training.spec import TrainingSpec
 
     advice = advise(
         [Path(part) for part in request["parts"]],

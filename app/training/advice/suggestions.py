@@ -15,13 +15,13 @@ from typing import Any
 from app.registry.signature import Role, Task
 from app.training.algorithms.catalogue import ALGORITHMS, linear_algorithm
 from app.training.metrics import DEFAULT_METRIC, METRICS
+from app.training.report.intervals import Z
 from app.training.spec import TrainingSpec
 
 Request = dict[str, Any]
 
 SURE = 0.01
 """The chance at which what is seen in calibration counts as more than sampling."""
-Z = NormalDist().inv_cdf(0.975)
 MOST_STRENGTH = 20.0
 """Beyond so many standard errors all evidence is equally sure."""
 LEAST_ERROR = 0.02
@@ -59,7 +59,7 @@ UNSEEDED = ("k_neighbors", "gaussian_nb")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class VersionFacts:
     """What is known of a version: its row, without the report."""
 
     model: str
@@ -88,7 +88,7 @@ class Suggestion:
     action: str | None = None
 
 
-def suggest(facts: Facts, report: Mapping[str, Any]) -> list[Suggestion]:
+def suggest(facts: VersionFacts, report: Mapping[str, Any]) -> list[Suggestion]:
     """What to do next, the best founded first; nothing where the evidence says nothing."""
     if gain_on_baseline(facts, report) is None:
         return []
@@ -100,7 +100,7 @@ def suggest(facts: Facts, report: Mapping[str, Any]) -> list[Suggestion]:
     return sorted(found, key=lambda one: -one.strength)
 
 
-def gain_on_baseline(facts: Facts, report: Mapping[str, Any]) -> float | None:
+def gain_on_baseline(facts: VersionFacts, report: Mapping[str, Any]) -> float | None:
     """How much better than the baseline without columns, in the metric; None where that is not clear."""
     difference = _difference(facts, report, "dummy")
     if difference is None or not difference["value"]:
@@ -115,7 +115,7 @@ def gain_on_baseline(facts: Facts, report: Mapping[str, Any]) -> float | None:
 # ── Specs ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _again(facts: Facts, *, searched: bool = False, **changes: Any) -> Request:
+def _again(facts: VersionFacts, *, searched: bool = False, **changes: Any) -> Request:
     """The version's own request with changes.
 
     What a search has found stands in it by name, unless it is to be ``searched`` again.
@@ -137,7 +137,7 @@ def _again(facts: Facts, *, searched: bool = False, **changes: Any) -> Request:
     return {name: value for name, value in made.items() if value is not None and value != {}}
 
 
-def _algorithm(facts: Facts, algorithm: str, **params: Any) -> Request:
+def _algorithm(facts: VersionFacts, algorithm: str, **params: Any) -> Request:
     """The same with another algorithm, and the defaults of the preparation."""
     weighted = ALGORITHMS[algorithm].weighted
     weights = facts.spec.model_dump(mode="json", include={"class_weight"}, by_alias=True)["class_weight"]
@@ -151,12 +151,12 @@ def _algorithm(facts: Facts, algorithm: str, **params: Any) -> Request:
     )
 
 
-def _without(facts: Facts, names: Sequence[str]) -> Request:
+def _without(facts: VersionFacts, names: Sequence[str]) -> Request:
     """The same without some columns."""
     return _again(facts, features=_features_without(facts, names))
 
 
-def _features_without(facts: Facts, names: Sequence[str]) -> Any:
+def _features_without(facts: VersionFacts, names: Sequence[str]) -> Any:
     features = facts.spec.features
     if isinstance(features, list):
         return [name for name in features if name not in names]
@@ -167,7 +167,7 @@ def _features_without(facts: Facts, names: Sequence[str]) -> Any:
 # ── Rules ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _leak(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _leak(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     columns = report["importance"]["columns"]
     metric, perfect = NEARLY_PERFECT[facts.task]
     score = report["metrics"].get(metric, {})
@@ -196,7 +196,7 @@ def _leak(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     )
 
 
-def _slices(_: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _slices(_: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     for worst in (report["slices"] or {"worst": []})["worst"][:SHOWN_SLICES]:
         where = " and ".join(_where(part) for part in worst["where"])
         yield Suggestion(
@@ -237,7 +237,7 @@ def _where(part: Mapping[str, Any]) -> str:
     return f"{column} is from {part['from']} to {part['to']}"
 
 
-def _calibrate(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _calibrate(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     found = report["curves"].get("calibration")
     if found is None or facts.spec.calibration is not None or facts.task is Task.REGRESSION:
         return
@@ -270,7 +270,7 @@ def _calibrate(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     )
 
 
-def _simplify(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _simplify(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     difference, gain = _difference(facts, report, "linear"), gain_on_baseline(facts, report)
     linear = linear_algorithm(facts.task)
     if difference is None or difference["interval"] is None or gain is None or facts.algorithm == linear:
@@ -297,7 +297,7 @@ def _simplify(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     )
 
 
-def _costs(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _costs(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     """A threshold by the balance of the classes, as an example: whoever asks knows the true costs."""
     table = report["curves"].get("thresholds")
     if facts.task is not Task.BINARY or facts.spec.costs or not table:
@@ -343,7 +343,7 @@ def _costs(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     )
 
 
-def _search_longer(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _search_longer(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     search, gain = facts.evaluation.get("search"), gain_on_baseline(facts, report)
     if search is None or gain is None or search["metric"] not in METRICS:
         return
@@ -379,7 +379,7 @@ def _search_longer(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggesti
     )
 
 
-def _drop_columns(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _drop_columns(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     columns = report["importance"]["columns"]
     total = sum(max(0.0, one["value"] or 0.0) for one in columns)
     known = [one for one in columns if one["interval"] is not None]
@@ -409,7 +409,7 @@ def _drop_columns(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestio
     )
 
 
-def _class_weight(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _class_weight(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     """For several classes; of two, a threshold does the same without spoiling the probabilities."""
     entry = ALGORITHMS.get(facts.algorithm)
     own = facts.evaluation.get("configuration", {}).get("params", {}).get("class_weight")
@@ -452,7 +452,7 @@ def _class_weight(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestio
     )
 
 
-def _time_validation(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _time_validation(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     if facts.spec.validation.method in ("time", "grouped"):
         return
     columns = report["importance"]["columns"]
@@ -488,7 +488,7 @@ def _time_validation(facts: Facts, report: Mapping[str, Any]) -> Iterator[Sugges
             return
 
 
-def _unstable(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
+def _unstable(facts: VersionFacts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     stability, metric = report["stability"], _metric(facts)
     if stability is None or len(stability["fits"]) < MIN_FITS:
         return
@@ -516,7 +516,7 @@ def _unstable(facts: Facts, report: Mapping[str, Any]) -> Iterator[Suggestion]:
     )
 
 
-def _steady(facts: Facts, metric: str, spread: float) -> tuple[str, dict[str, Any]]:
+def _steady(facts: VersionFacts, metric: str, spread: float) -> tuple[str, dict[str, Any]]:
     """What to expect of a model that hardly depends on its seed, and the ``spec``, or the ``action``, for it.
 
     Proposed are more trees for a forest, else the best of the steady algorithms that the search has found no
@@ -555,7 +555,7 @@ def _steady(facts: Facts, metric: str, spread: float) -> tuple[str, dict[str, An
     )
 
 
-_RULES: tuple[Callable[[Facts, Mapping[str, Any]], Iterator[Suggestion]], ...] = (
+_RULES: tuple[Callable[[VersionFacts, Mapping[str, Any]], Iterator[Suggestion]], ...] = (
     _leak,
     _slices,
     _calibrate,
@@ -572,12 +572,12 @@ _RULES: tuple[Callable[[Facts, Mapping[str, Any]], Iterator[Suggestion]], ...] =
 # ── Numbers ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _metric(facts: Facts) -> str:
+def _metric(facts: VersionFacts) -> str:
     """The spec's metric; where it has no interval, as scikit-learn's have none, the task's."""
     return facts.spec.metric if facts.spec.metric in METRICS else DEFAULT_METRIC[facts.task]
 
 
-def _difference(facts: Facts, report: Mapping[str, Any], rival: str) -> Mapping[str, Any] | None:
+def _difference(facts: VersionFacts, report: Mapping[str, Any], rival: str) -> Mapping[str, Any] | None:
     for one in report["rivals"]:
         if one["name"] == rival:
             found: Mapping[str, Any] | None = one["differences"].get(_metric(facts))
@@ -585,7 +585,7 @@ def _difference(facts: Facts, report: Mapping[str, Any], rival: str) -> Mapping[
     return None
 
 
-def _is_bound(facts: Facts, column: str) -> bool:
+def _is_bound(facts: VersionFacts, column: str) -> bool:
     """Whether another part of the configuration names the column."""
     preparation = facts.evaluation.get("configuration", {}).get("preparation", {})
     return column in (preparation.get("interactions") or {}).get("columns", ())

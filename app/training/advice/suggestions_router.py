@@ -13,7 +13,7 @@ from app.http.session import DatabaseDep, StoreDep
 from app.registry.models import ModelVersion
 from app.registry.service import get_version
 from app.registry.signature import Task
-from app.training.advice.suggestions import Facts, gain_on_baseline, suggest
+from app.training.advice.suggestions import VersionFacts, gain_on_baseline, suggest
 from app.training.report.numbers import rounded
 from app.training.spec import TrainingSpec
 
@@ -107,8 +107,8 @@ def get_suggestions(model: str, version: Number, database: DatabaseDep, store: S
     return Suggestions(items=items, notes=notes)
 
 
-def _facts(version: ModelVersion) -> Facts:
-    return Facts(
+def _facts(version: ModelVersion) -> VersionFacts:
+    return VersionFacts(
         model=version.model,
         dataset=version.data["dataset"],
         dataset_version=version.data["version"],

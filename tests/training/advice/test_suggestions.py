@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from app.registry.signature import Task
-from app.training.advice.suggestions import Facts, Suggestion, suggest
+from app.training.advice.suggestions import Suggestion, VersionFacts, suggest
 from app.training.report.build import build_report
 from app.training.report.subject import Rival, Scores, Subject
 from app.training.spec import TrainingSpec
@@ -41,9 +41,9 @@ SEARCH = {
 }
 
 
-def facts_of(subject: Subject, *, search: dict[str, Any] | None = None, **spec: Any) -> Facts:
+def facts_of(subject: Subject, *, search: dict[str, Any] | None = None, **spec: Any) -> VersionFacts:
     """A version of this subject, as if ``auto`` had made it of a table with the same columns."""
-    return Facts(
+    return VersionFacts(
         model="m",
         dataset="people",
         dataset_version=1,
