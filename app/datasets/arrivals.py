@@ -1,6 +1,7 @@
 """New versions: a table and where it comes from become a version of a dataset, or nothing does."""
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ from app.access.caller import Caller
 from app.datasets.canonical import Table
 from app.datasets.contract_service import Report, check_arrival, find_contract
 from app.datasets.decode import Limits, decode, explain
+from app.datasets.engine import Parquet
 from app.datasets.identity import content_digest
 from app.datasets.ingest import MediaType, ingest
 from app.datasets.models import Dataset, DatasetVersion, DataStatus
+from app.datasets.profiler import build_profile
 from app.datasets.profiles import store_profile
 from app.datasets.recipe import Recipe
 from app.datasets.service import get_dataset, lock_dataset
@@ -75,13 +78,15 @@ def add_upload(
         if (found := find_upload(session, name, upload)) is not None:
             return found, False
     parquet, table = read_upload(upload)
-    content = content_digest(parquet, table.columns)
-    with database.session_scope(write=False) as session:
-        if (found := _find_content(session, get_dataset(session, name), content)) is not None:
-            return found, False
-    original = store.take_file(upload.path, upload.digest)
-    canonical = store.take_file(parquet)
-    digest, profile = store_profile(store, parquet, table.columns, table.rows, upload.path.parent)
+    with ThreadPoolExecutor(1) as beside:  # digest and store leave a core to the profile, or all
+        profiled = beside.submit(build_profile, parquet, table.columns, table.rows, upload.path.parent)
+        content = content_digest(parquet, table.columns)
+        with database.session_scope(write=False) as session:
+            if (found := _find_content(session, get_dataset(session, name), content)) is not None:
+                return found, False
+        original = store.take_file(upload.path, upload.digest)
+        canonical = store.take_file(parquet)
+        profile = profiled.result()
     arrival = Arrival(
         origin=upload.origin,
         media_type=upload.media_type,
@@ -91,10 +96,10 @@ def add_upload(
         content_digest=content,
         parts=[canonical.digest],
         table=table,
-        profile=digest,
+        profile=store_profile(store, profile),
         unique={column.name for column in profile.columns if column.is_unique},
     )
-    return add_version(database, store, caller, name, arrival, upload.path.parent)
+    return add_version(database, caller, name, arrival, parquet, upload.path.parent)
 
 
 def find_upload(session: Session, name: str, upload: Upload) -> DatasetVersion | None:
@@ -132,19 +137,18 @@ def _record(recipe: Recipe) -> dict[str, Any]:
 
 
 def add_version(
-    database: Database, store: Store, caller: Caller, name: str, arrival: Arrival, spill: Path
+    database: Database, caller: Caller, name: str, arrival: Arrival, files: Parquet, spill: Path
 ) -> tuple[DatasetVersion, bool]:
     """The version that holds the table, and whether it is new: the same content is the same version.
 
-    It is checked against the dataset's contract first, and again where another has come in force meanwhile;
-    ``spill`` is a folder for what the check does not hold in memory.
+    The table, in ``files``, is checked against the dataset's contract first, and again where another has
+    come in force meanwhile; ``spill`` is a folder for what the check does not hold in memory.
     """
     while True:
         report = check_arrival(
             database,
-            store,
             name,
-            arrival.parts,
+            files,
             arrival.table.columns,
             caller.now,
             spill,

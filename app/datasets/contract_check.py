@@ -170,7 +170,7 @@ def check_table(
             else:
                 probes += _prepare(place, rule, cells, found, references.get(place))
         statistics = _read_statistics(connection, parquet, types)
-        probes = [probe for probe in probes if not _is_kept(probe.rule, statistics, rows, unique)]
+        probes = [probe for probe in probes if not _is_kept(probe.rule, types, statistics, rows, unique)]
         _measure(connection, cells, probes, found, now)
     return found
 
@@ -492,40 +492,50 @@ class _Statistics(NamedTuple):
     """What a table's files say of a column; ``None`` where one of them says nothing."""
 
     nulls: int | None
-    low: int | float | None
-    high: int | float | None
+    ends: tuple[float, float] | None
+    """Of numbers and times, the smallest and the greatest; a time as its microseconds since 1970."""
 
 
 def _read_statistics(
     connection: DuckDBPyConnection, parquet: Parquet, types: Mapping[str, ColumnType]
 ) -> dict[str, _Statistics]:
-    """Statistics of the columns of numbers, and of all columns the number of nulls.
+    """Statistics of all columns.
 
     This server has written the files itself, and no number in them is NaN, which statistics leave out.
     """
     files = ", ".join(map(one_file, parts_of(parquet)))
-    kinds = {ColumnType.INTEGER: "BIGINT", ColumnType.NUMBER: "DOUBLE"}
-    ends = ", ".join(
-        f"min(TRY_CAST(stats_min_value AS {kind})), max(TRY_CAST(stats_max_value AS {kind}))"
-        for kind in kinds.values()
+    time = "epoch_us(TRY_CAST({} AS TIMESTAMPTZ))"
+    kinds = {
+        ColumnType.INTEGER: "TRY_CAST({} AS BIGINT)",
+        ColumnType.NUMBER: "TRY_CAST({} AS DOUBLE)",
+        **dict.fromkeys(TIMES, time),
+    }
+    values = list(dict.fromkeys(kinds.values()))
+    ends = [(value.format("stats_min_value"), value.format("stats_max_value")) for value in values]
+    of_all = ", ".join(
+        f"CASE WHEN bool_and({low} IS NOT NULL AND {high} IS NOT NULL) THEN (min({low}), max({high})) END"
+        for low, high in ends
     )
     read = connection.execute(
         "SELECT path_in_schema, bool_and(stats_null_count IS NOT NULL), sum(stats_null_count)::BIGINT,"
-        f" bool_and(stats_min_value IS NOT NULL AND stats_max_value IS NOT NULL), {ends}"
-        f" FROM parquet_metadata([{files}]) GROUP BY path_in_schema"
+        f" {of_all} FROM parquet_metadata([{files}]) GROUP BY path_in_schema"
     ).fetchall()
-    found = {}
-    for name, counts_nulls, nulls, has_ends, *values in read:
-        type_ = types[name]
-        low, high = values[:2] if type_ is ColumnType.INTEGER else values[2:]
-        is_known = has_ends and type_ in NUMBERS
-        found[name] = _Statistics(
-            nulls if counts_nulls else None, low if is_known else None, high if is_known else None
+    return {
+        name: _Statistics(
+            nulls if counts_nulls else None,
+            found[values.index(kinds[types[name]])] if types[name] in kinds else None,
         )
-    return found
+        for name, counts_nulls, nulls, *found in read
+    }
 
 
-def _is_kept(rule: Rule, statistics: Mapping[str, _Statistics], rows: int, unique: Collection[str]) -> bool:
+def _is_kept(
+    rule: Rule,
+    types: Mapping[str, ColumnType],
+    statistics: Mapping[str, _Statistics],
+    rows: int,
+    unique: Collection[str],
+) -> bool:
     """Whether the files' statistics, and which columns are known to be unique, show that the rule is kept."""
     match rule:
         case Unique():
@@ -534,14 +544,20 @@ def _is_kept(rule: Rule, statistics: Mapping[str, _Statistics], rows: int, uniqu
             nulls = statistics[rule.column].nulls
             return nulls is not None and nulls <= rule.max_share * rows
         case Range():
-            _, low, high = statistics[rule.column]
-            return (
-                low is not None
-                and high is not None
-                and (rule.min is None or (not isinstance(rule.min, str) and rule.min <= low))
-                and (rule.max is None or (not isinstance(rule.max, str) and rule.max >= high))
+            if (ends := statistics[rule.column].ends) is None:
+                return False
+            type_, (low, high) = types[rule.column], ends
+            return (rule.min is None or _place(rule.min, type_) <= low) and (
+                rule.max is None or _place(rule.max, type_) >= high
             )
     return False
+
+
+def _place(bound: float | str, type_: ColumnType) -> float:
+    """A bound among the ends of a column's statistics."""
+    if isinstance(bound, str):
+        return (_moment(bound, type_) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    return bound
 
 
 # ── Measuring ────────────────────────────────────────────────────────────────────────────────────

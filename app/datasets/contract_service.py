@@ -16,6 +16,7 @@ from app.datasets.contract import Contract, Drift
 from app.datasets.contract_check import Findings, check_table, find_bad_patterns, find_misfits
 from app.datasets.contract_infer import count_reference, infer_contract
 from app.datasets.distance import ReferenceCells
+from app.datasets.engine import Parquet
 from app.datasets.models import Dataset, DatasetContract, DatasetVersion, DataStatus, QuarantineRelease
 from app.datasets.service import (
     PARTIAL,
@@ -194,22 +195,21 @@ def contract_of(row: DatasetContract) -> Contract:
 
 def check_arrival(
     database: Database,
-    store: Store,
     name: str,
-    parts: Sequence[str],
+    files: Parquet,
     columns: Sequence[Column],
     now: datetime,
     spill: Path,
     kind: str = "upload",
     unique: Collection[str] = (),
 ) -> Report | None:
-    """How a table of these stored parts holds to the dataset's contract, if it has one.
+    """How a table that is to be a version holds to the dataset's contract, if it has one.
 
     ``kind`` is that of the version's origin; ``unique`` columns are known to repeat no value.
     """
     with database.session_scope(write=False) as session:
         contract = find_contract(session, get_dataset(session, name))
-    return None if contract is None else _check(store, contract, parts, columns, now, spill, kind, unique)
+    return None if contract is None else _check(contract, files, columns, now, spill, kind, unique)
 
 
 def check_version(
@@ -219,15 +219,14 @@ def check_version(
     with database.session_scope(write=False) as session:
         version = get_rows_of(session, caller, name, number)
         contract = get_contract(session, name)
-    with scratch.folder() as spill:
+    with scratch.folder() as spill, store.open_files(version.parts) as files:
         kind = version.origin["kind"]
-        return _check(store, contract, version.parts, version.typed_columns, caller.now, spill, kind)
+        return _check(contract, files, version.typed_columns, caller.now, spill, kind)
 
 
 def _check(
-    store: Store,
     row: DatasetContract,
-    digests: Sequence[str],
+    files: Parquet,
     columns: Sequence[Column],
     now: datetime,
     spill: Path,
@@ -236,11 +235,10 @@ def _check(
 ) -> Report:
     partial = kind in PARTIAL
     references = References.validate_python(row.rules["references"])
-    with store.open_files(digests) as parts:
-        contract = contract_of(row)
-        found = check_table(
-            parts, columns, contract, references, now=now, spill=spill, partial=partial, unique=unique
-        )
+    contract = contract_of(row)
+    found = check_table(
+        files, columns, contract, references, now=now, spill=spill, partial=partial, unique=unique
+    )
     status = DataStatus.QUARANTINED if found.breaks_contract else DataStatus.ACCEPTED
     return Report(contract=row.number, status=status, checked_at=now, **dict(found))
 

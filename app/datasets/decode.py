@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 import zstandard
-from charset_normalizer import from_bytes
 
 from app.datasets.faults import fault
 from app.datasets.ingest import MediaType
@@ -300,6 +299,8 @@ def _likely_encoding(path: Path) -> str | None:
     likely = LIKELY_ENCODINGS
     if len(sample) - len(sample.translate(None, HIGH_BYTES)) >= FEW_BYTES:
         likely = likely | LIKELY_MULTIBYTE_ENCODINGS
+    from charset_normalizer import from_bytes  # a server seldom needs its tables: 2 MB
+
     found = from_bytes(sample, cp_isolation=list(likely)).best()
     alike = {found.encoding, *found.could_be_from_charset} if found else set()
     return next((name for codec, name in likely.items() if codec in alike), None)

@@ -63,19 +63,18 @@ def append_rows(
             files = [*shared[:kept], added_file]
         with connect(spill=None) as connection:
             table = describe(connection, files, columns)
-        digest = content_digest(files, columns)
-    original = store.take_file(upload.path, upload.digest)
-    arrival = Arrival(
-        origin=upload.origin,
-        media_type=upload.media_type,
-        digest=original.digest,
-        size=original.size,
-        recipe=recipe_record(upload, added),
-        content_digest=digest,
-        parts=[*base.parts[:kept], store.take_file(added_file).digest],
-        table=table,
-    )
-    return add_version(database, store, caller, name, arrival, upload.path.parent)
+        original = store.take_file(upload.path, upload.digest)
+        arrival = Arrival(
+            origin=upload.origin,
+            media_type=upload.media_type,
+            digest=original.digest,
+            size=original.size,
+            recipe=recipe_record(upload, added),
+            content_digest=content_digest(files, columns),
+            parts=[*base.parts[:kept], store.take_file(added_file).digest],
+            table=table,
+        )
+        return add_version(database, caller, name, arrival, files, upload.path.parent)
 
 
 def _read_rows(upload: Upload, columns: Sequence[Column]) -> tuple[Path, Table]:
@@ -192,7 +191,7 @@ def split_version(
                 part,
             )
     return {
-        part: add_version(database, store, caller, name, arrival, folder)
+        part: add_version(database, caller, name, arrival, targets[part], folder)
         for part, arrival in arrivals.items()
     }
 
@@ -252,7 +251,7 @@ def add_derived(
     folder: Path,
 ) -> tuple[DatasetVersion, bool]:
     """A version of the canonical file that was derived from others, and whether it is new."""
-    return add_version(database, store, caller, name, _derive(store, parquet, columns, origin), folder)
+    return add_version(database, caller, name, _derive(store, parquet, columns, origin), parquet, folder)
 
 
 def _derive(store: Store, parquet: Path, columns: Sequence[Column], origin: dict[str, Any]) -> Arrival:

@@ -42,6 +42,7 @@ def content_digest(parquet: Parquet, columns: Sequence[Column]) -> str:
     """
     hashed = [_HashedColumn(column.type) for column in columns]
     with connect(spill=None) as connection:
+        connection.execute("SET threads = 1")  # more wait for the hashes, and hold rows meanwhile
         connection.execute("SET arrow_large_buffer_size = true")  # offsets of 64 bits
         connection.execute("SET parquet_metadata_cache = true")  # each portion would parse it anew
         for start, stop, batch_rows in _portions(connection, parquet, len(columns)):

@@ -1,12 +1,7 @@
 """Profiles of data versions, kept as objects of the store."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from sqlalchemy import update
 
-from app.columns import Column
-from app.datasets.engine import Parquet
 from app.datasets.models import DatasetVersion
 from app.datasets.profile import DataProfile
 from app.datasets.profiler import build_profile, build_target_profile
@@ -16,19 +11,17 @@ from app.owned import Scratch
 from app.store import Store
 
 
-def store_profile(
-    store: Store, parquet: Parquet, columns: Sequence[Column], rows: int, spill: Path
-) -> tuple[str, DataProfile]:
-    """Profile a table that is to be a version; and the digest of the object that holds the profile."""
-    profile = build_profile(parquet, columns, rows, spill)
-    return store.write([profile.model_dump_json().encode()]).digest, profile
+def store_profile(store: Store, profile: DataProfile) -> str:
+    """The digest of the object that holds the profile."""
+    return store.write([profile.model_dump_json().encode()]).digest
 
 
 def read_profile(database: Database, store: Store, scratch: Scratch, version: DatasetVersion) -> bytes:
     """The version's profile as JSON; the first time that it is asked for, it may have to be made."""
     if version.profile_digest is None:
         with store.open_files(version.parts) as parts, scratch.folder() as folder:
-            digest, _ = store_profile(store, parts, version.typed_columns, version.rows, folder)
+            profile = build_profile(parts, version.typed_columns, version.rows, folder)
+            digest = store_profile(store, profile)
         with database.session_scope() as session:
             # Another request may have made it meanwhile; the table being the same, so is the profile.
             session.execute(update(DatasetVersion).filter_by(id=version.id).values(profile_digest=digest))

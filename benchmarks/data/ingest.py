@@ -22,7 +22,7 @@ from app.datasets.contract_service import check_arrival, propose_contract, put_c
 from app.datasets.decode import Limits
 from app.datasets.identity import content_digest
 from app.datasets.ingest import MediaType, ingest
-from app.datasets.profiles import store_profile
+from app.datasets.profiler import build_profile
 from app.datasets.scan_csv import scan_csv
 from app.datasets.service import create_dataset
 from app.db import Database
@@ -175,13 +175,12 @@ def _take_apart(source: Path, home: Path) -> dict[str, float]:
             "store the Parquet": _timed(lambda: store.take_file(parquet)),
         }
         table = ingest(source, MediaType.CSV, parquet)
-        parts = [store.write_file(parquet).digest]
         return seconds | {
             "digest of the content": _timed(lambda: content_digest(parquet, table.columns)),
-            "profile": _timed(lambda: store_profile(store, parquet, table.columns, table.rows, folder)),
+            "profile": _timed(lambda: build_profile(parquet, table.columns, table.rows, folder)),
             "contract": _timed(
                 lambda: check_arrival(
-                    installed.database, store, NAME, parts, table.columns, installed.caller.now, folder
+                    installed.database, NAME, parquet, table.columns, installed.caller.now, folder
                 )
             ),
         }

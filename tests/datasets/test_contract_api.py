@@ -1,9 +1,8 @@
 """Contracts over HTTP: proposed, changed and kept; what breaks them is quarantined until it is accepted."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import pytest
 
 from app.access.caller import Caller
 from app.access.policy import Role
+from app.datasets import contract_service
 from app.datasets.arrivals import Upload, add_upload
+from app.datasets.contract_check import Findings, check_table
 from app.datasets.decode import Limits
 from app.datasets.ingest import MediaType
-from app.store import Store, digest_of
+from app.store import digest_of
 from tests.client import Client
 from tests.datasets.test_datasets_api import code_of, events_at
 from tests.versions import opened
@@ -269,22 +270,19 @@ def test_versions_of_before_the_contract_have_no_report(shared: Client, dataset:
 
 
 def test_a_contract_that_comes_in_force_during_the_check_is_kept_to(
-    shared: Client, dataset: str, tmp_path: Path
+    shared: Client, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class SlowStore(Store):
-        @contextmanager
-        def open_files(self, digests: Iterable[str]) -> Iterator[list[Path]]:
-            put(shared, dataset, {"rule": "range", "column": "a", "min": 0})
-            with super().open_files(digests) as files:
-                yield files
+    def check_slowly(*args: Any, **options: Any) -> Findings:
+        put(shared, dataset, {"rule": "range", "column": "a", "min": 0})
+        return check_table(*args, **options)
 
+    monkeypatch.setattr(contract_service, "check_table", check_slowly)
     put(shared, dataset, {"rule": "required", "column": "a"})
     path = tmp_path / "upload"
     path.write_bytes(b"a\n-1\n")
     upload = Upload(path, MediaType.CSV, digest_of(path), Limits(size=1000, ratio=10))
     caller = Caller("tests", Role.ADMIN, datetime.now(UTC))
-    with opened(shared.settings) as (database, _, scratch):
-        store = SlowStore(shared.settings.store_url, folder=shared.settings.home / "objects", scratch=scratch)
+    with opened(shared.settings) as (database, store, _):
         version, _ = add_upload(database, store, caller, dataset, upload)
     assert (version.contract, version.status) == (2, "quarantined")
 

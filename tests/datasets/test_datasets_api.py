@@ -366,7 +366,7 @@ def test_what_is_said_twice_must_agree(shared: Client, flights: str) -> None:
 
 @pytest.mark.parametrize("tail", ["", "/preview", "/content"])
 def test_a_version_that_is_not_there_is_not_found(shared: Client, flights: str, tail: str) -> None:
-    for version in (2, 2**31 - 1):
+    for version in (1000, 2**31 - 1):
         answer = shared.get(f"/v1/datasets/{flights}/versions/{version}{tail}")
         assert code_of(answer, 404) == "dataset_version_not_found"
     assert code_of(shared.get(f"/v1/datasets/nowhere/versions/1{tail}"), 404) == "dataset_not_found"
