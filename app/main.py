@@ -23,11 +23,11 @@ from app.access.key_ring import KeyRing
 from app.access.policy import Role
 from app.access.route import GuardedRoute
 from app.access.signing_keys import ensure_signing_key
-from app.datasets.contract_router import router as contract_router
-from app.datasets.diff_router import router as diff_router
+from app.datasets.comparison.router import router as diff_router
+from app.datasets.contracts.router import router as contract_router
 from app.datasets.growth_router import append_router
 from app.datasets.growth_router import router as growth_router
-from app.datasets.profile_router import router as profile_router
+from app.datasets.profiles.router import router as profile_router
 from app.datasets.router import router as datasets_router
 from app.datasets.upload_router import router as upload_router
 from app.db import Database

@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 
 import app.tables  # noqa: F401 - every room's tables
 from app.datasets.arrivals import Upload, find_upload
-from app.datasets.decode import Limits
-from app.datasets.ingest import MediaType
 from app.datasets.models import Dataset, DatasetVersion
+from app.datasets.reading.decode import Limits
+from app.datasets.reading.ingest import MediaType
 from app.db import Base, Database, alembic_config
 from app.training.models import Fact
 

@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from app.access.policy import POLICY, Permission
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.http.problems import PROBLEM_TYPE, protocol_error
 from app.main import create_app
 from app.openapi import TAGS

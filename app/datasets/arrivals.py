@@ -10,15 +10,15 @@ from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
 from app.datasets.canonical import Table
-from app.datasets.contract_service import Report, check_arrival, find_contract
-from app.datasets.decode import Limits, decode, explain
+from app.datasets.contracts.service import Report, check_arrival, find_contract
 from app.datasets.engine import Parquet
 from app.datasets.identity import content_digest
-from app.datasets.ingest import MediaType, ingest
 from app.datasets.models import Dataset, DatasetVersion, DataStatus
-from app.datasets.profiler import build_profile
-from app.datasets.profiles import store_profile
-from app.datasets.recipe import Recipe
+from app.datasets.profiles.profiler import build_profile
+from app.datasets.profiles.stored import store_profile
+from app.datasets.reading.decode import Limits, decode, explain
+from app.datasets.reading.ingest import MediaType, ingest
+from app.datasets.reading.recipe import Recipe
 from app.datasets.service import get_dataset, lock_dataset
 from app.db import Database
 from app.errors import Conflict, InvalidInput

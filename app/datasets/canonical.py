@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.columns import Column
 from app.datasets.engine import Parquet, fit_to_rows, fit_to_width, literal, one_file, parts_of
-from app.datasets.recipe import Recipe
+from app.datasets.reading.recipe import Recipe
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

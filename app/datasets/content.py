@@ -7,7 +7,7 @@ from pathlib import Path
 from starlette.responses import StreamingResponse
 
 from app.datasets.engine import Parquet, parts_of
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.datasets.selection import Selection
 from app.datasets.table import export
 from app.http.accept import best_of

@@ -15,9 +15,9 @@ from app.datasets.engine import connect, identifier, row_bytes_of, rows_of
 from app.datasets.faults import fault
 from app.datasets.growth import tail_to_merge, write_sample, write_split
 from app.datasets.identity import content_digest
-from app.datasets.infer import SQL_TYPES
-from app.datasets.ingest import MediaType
 from app.datasets.models import DatasetVersion
+from app.datasets.reading.infer import SQL_TYPES
+from app.datasets.reading.ingest import MediaType
 from app.datasets.service import get_version
 from app.datasets.table import concatenate
 from app.db import Database

@@ -14,8 +14,8 @@ from app.access.route import CallerDep, GuardedRoute
 from app.columns import Column
 from app.datasets import service
 from app.datasets.content import FILE_SUFFIX, accepted, send_table
-from app.datasets.ingest import MediaType
 from app.datasets.models import Dataset, DatasetVersion, DataStatus
+from app.datasets.reading.ingest import MediaType
 from app.datasets.selection import select
 from app.datasets.table import preview
 from app.datasets.tags import MAX_TAGS, Changes, describe_dataset, describe_version, tagged

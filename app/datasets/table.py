@@ -23,7 +23,7 @@ from app.datasets.engine import (
     row_bytes_of,
     rows_of,
 )
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.datasets.selection import Selection
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from starlette.datastructures import UploadFile
 from app.access.route import CallerDep, UploadRoute
 from app.columns import ColumnType
 from app.datasets import arrivals, imports
-from app.datasets.decode import TEXT, UTF_8, Limits, text_encoding
 from app.datasets.faults import fault
-from app.datasets.ingest import MediaType
-from app.datasets.recipe import Recipe
+from app.datasets.reading.decode import TEXT, UTF_8, Limits, text_encoding
+from app.datasets.reading.ingest import MediaType
+from app.datasets.reading.recipe import Recipe
 from app.datasets.router import TABLES, DatasetVersionInfo, made_info
 from app.datasets.service import get_dataset
 from app.db import Database

@@ -6,8 +6,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
-from app.datasets.contract import Drift
-from app.datasets.contract_service import contract_of, find_contract
+from app.datasets.contracts.rules import Drift
+from app.datasets.contracts.service import contract_of, find_contract
 from app.datasets.models import Dataset, DatasetContract, DatasetVersion, QuarantineRelease
 from app.datasets.service import get_version, lock_dataset
 from app.errors import Conflict

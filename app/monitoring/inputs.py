@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from app.columns import Column, ColumnType
-from app.datasets.contract_check import Findings, check_inputs
-from app.datasets.contract_service import contract_of, get_contract
+from app.datasets.contracts.check import Findings, check_inputs
+from app.datasets.contracts.service import contract_of, get_contract
 from app.db import Database
 from app.monitoring.service import get_watched
 from app.owned import Scratch

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from app.access.caller import Caller
 from app.columns import ColumnType
 from app.datasets.growth_service import add_derived
-from app.datasets.ingest import MediaType, ingest
 from app.datasets.models import DatasetVersion
-from app.datasets.recipe import Recipe
+from app.datasets.reading.ingest import MediaType, ingest
+from app.datasets.reading.recipe import Recipe
 from app.datasets.service import get_dataset
 from app.db import Database
 from app.errors import Conflict, InputError, InvalidInput

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.access.policy import Permission
 from app.access.route import CallerDep, GuardedRoute
 from app.columns import Value
-from app.datasets.contract import Severity
-from app.datasets.contract_check import Unchecked
+from app.datasets.contracts.check import Unchecked
+from app.datasets.contracts.rules import Severity
 from app.http.fields import Moment, Number
 from app.http.paging import Page
 from app.http.problems import problem_responses

@@ -10,8 +10,8 @@ from starlette.responses import StreamingResponse
 
 from app.access.route import CallerDep, GuardedRoute
 from app.datasets.content import FILE_SUFFIX, accepted, send_table
-from app.datasets.contract_service import get_newest_accepted, require_accepted
-from app.datasets.ingest import MediaType
+from app.datasets.contracts.service import get_newest_accepted, require_accepted
+from app.datasets.reading.ingest import MediaType
 from app.datasets.service import get_rows_of
 from app.datasets.table import concatenate
 from app.http.fields import StrictNumber

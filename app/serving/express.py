@@ -18,7 +18,7 @@ import numpy as np
 from app.access.caller import Caller
 from app.access.key_ring import KeyRing
 from app.access.policy import Permission
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.serving.answers import Answer, answer_body
 from app.serving.live import LiveDeployment, Target
 from app.serving.predicting import SMALL_BODY, SMALL_ROWS, Predicting

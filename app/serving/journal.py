@@ -170,6 +170,8 @@ class Journal:
         waiting = [path for path in paths if not self._is_listed(path)]
         for path in set(paths) - set(waiting):
             path.unlink()
+        if not waiting:
+            return errors
         gently = len(waiting) <= GENTLE_BACKLOG
         with (
             self._scratch.folder() as folder,

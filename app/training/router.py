@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.contract_service import get_newest_accepted
+from app.datasets.contracts.service import get_newest_accepted
 from app.datasets.router import TAG_NAME
 from app.datasets.service import get_rows_of
 from app.datasets.tags import MAX_TAGS

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import leases
 from app.access.caller import Caller
-from app.datasets.contract_service import require_accepted
+from app.datasets.contracts.service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.tags import MAX_TAGS
 from app.db import is_postgresql

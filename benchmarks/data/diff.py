@@ -88,8 +88,8 @@ def _scan(folder: Path) -> None:
 
 def _diff(folder: Path, key: list[str]) -> None:
     from app.columns import Column, ColumnType
-    from app.datasets.diff import compare_tables
-    from app.datasets.numbered_rows import TableFiles
+    from app.datasets.comparison.diff import compare_tables
+    from app.datasets.comparison.numbered_rows import TableFiles
 
     columns = [Column(name=name, type=ColumnType(type_), nullable=True) for name, type_ in COLUMNS.items()]
     old, new = (TableFiles(name, columns, [name], [folder / f"{name}.parquet"]) for name in ("old", "new"))
@@ -108,7 +108,7 @@ if __name__ == "__main__":
     import duckdb  # noqa: F401 - what a server has loaded before it is asked
     import scipy.stats  # noqa: F401
 
-    import app.datasets.diff  # noqa: F401
+    import app.datasets.comparison.diff  # noqa: F401
 
     command, work = sys.argv[1], Path(sys.argv[2])
     if command == "make":

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # `app`, of the same working
 from app.access.caller import Caller
 from app.access.policy import Role
 from app.datasets.arrivals import Upload, add_upload
-from app.datasets.contract_service import check_arrival, propose_contract, put_contract
-from app.datasets.decode import Limits
+from app.datasets.contracts.service import check_arrival, propose_contract, put_contract
 from app.datasets.identity import content_digest
-from app.datasets.ingest import MediaType, ingest
-from app.datasets.profiler import build_profile
-from app.datasets.scan_csv import scan_csv
+from app.datasets.profiles.profiler import build_profile
+from app.datasets.reading.decode import Limits
+from app.datasets.reading.ingest import MediaType, ingest
+from app.datasets.reading.scan_csv import scan_csv
 from app.datasets.service import create_dataset
 from app.db import Database
 from app.owned import Scratch

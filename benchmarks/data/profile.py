@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # `app`, of the same working
 
 from app.columns import Column
 from app.datasets.engine import connect, literal
-from app.datasets.ingest import MediaType, ingest
-from app.datasets.profiler import build_profile
+from app.datasets.profiles.profiler import build_profile
+from app.datasets.reading.ingest import MediaType, ingest
 
 ROWS = 1_000_000
 ROUNDS = 3

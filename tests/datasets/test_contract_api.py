@@ -13,11 +13,11 @@ import pytest
 
 from app.access.caller import Caller
 from app.access.policy import Role
-from app.datasets import contract_service
 from app.datasets.arrivals import Upload, add_upload
-from app.datasets.contract_check import Findings, check_table
-from app.datasets.decode import Limits
-from app.datasets.ingest import MediaType
+from app.datasets.contracts import service as contract_service
+from app.datasets.contracts.check import Findings, check_table
+from app.datasets.reading.decode import Limits
+from app.datasets.reading.ingest import MediaType
 from app.store import digest_of
 from tests.client import Client
 from tests.datasets.test_datasets_api import code_of, events_at

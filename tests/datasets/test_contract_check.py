@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.columns import Column, ColumnType
-from app.datasets.contract import Contract, DriftMeasure, is_named_like
-from app.datasets.contract_check import Findings, check_table
-from app.datasets.contract_infer import count_reference, infer_contract
-from app.datasets.distance import measure_distance
+from app.datasets.contracts.check import Findings, check_table
+from app.datasets.contracts.distance import measure_distance
+from app.datasets.contracts.infer import count_reference, infer_contract
+from app.datasets.contracts.rules import Contract, DriftMeasure, is_named_like
 from tests.tables import SQL_TYPES as SQL_OF
 from tests.tables import as_json, words, write_query
 

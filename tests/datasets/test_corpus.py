@@ -21,7 +21,7 @@ from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, S
 from arro3.core import Table as ArrowTable
 from arro3.io import write_ipc, write_ipc_stream
 
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from tests.client import Client
 from tests.conftest import make_settings, running_server
 

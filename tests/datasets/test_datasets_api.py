@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from tests.client import ADMIN_KEY, PATIENCE_SECONDS, Client, wait_until
 
 MEGABYTE = 1024 * 1024

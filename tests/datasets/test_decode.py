@@ -13,10 +13,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.datasets.decode import HEAD_BYTES, Decoded, Limits, decode, explain, text_encoding
 from app.datasets.faults import fault
-from app.datasets.ingest import MediaType
-from app.datasets.recipe import Recipe
+from app.datasets.reading.decode import HEAD_BYTES, Decoded, Limits, decode, explain, text_encoding
+from app.datasets.reading.ingest import MediaType
+from app.datasets.reading.recipe import Recipe
 from app.errors import InvalidInput
 
 CSV, NDJSON, PARQUET = MediaType.CSV, MediaType.NDJSON, MediaType.PARQUET

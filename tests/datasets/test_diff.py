@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.columns import Column, ColumnType
-from app.datasets import numbered_rows
-from app.datasets.diff import RowChanges, compare_tables
-from app.datasets.infer import SQL_TYPES
-from app.datasets.numbered_rows import TableFiles
-from app.datasets.row_sketch import BUCKETS
+from app.datasets.comparison import numbered_rows
+from app.datasets.comparison.diff import RowChanges, compare_tables
+from app.datasets.comparison.numbered_rows import TableFiles
+from app.datasets.comparison.row_sketch import BUCKETS
+from app.datasets.reading.infer import SQL_TYPES
 from app.errors import InvalidInput
 
 Row = dict[str, Any]

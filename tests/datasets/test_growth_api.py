@@ -16,8 +16,8 @@ from arro3.io import read_parquet
 from sqlalchemy import select
 
 from app.datasets.growth import MAX_PARTS
-from app.datasets.ingest import MediaType
 from app.datasets.models import DatasetVersion
+from app.datasets.reading.ingest import MediaType
 from tests.client import Client
 from tests.versions import opened
 

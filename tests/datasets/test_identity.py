@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from app.columns import Column, ColumnType
 from app.datasets import identity
 from app.datasets.identity import content_digest
-from app.datasets.ingest import MediaType, ingest
+from app.datasets.reading.ingest import MediaType, ingest
 from app.datasets.table import export
 from app.owned import Scratch
 from app.store import ObjectDamaged, Store

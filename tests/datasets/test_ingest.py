@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.datasets.canonical import Table
-from app.datasets.ingest import MediaType, ingest
+from app.datasets.reading.ingest import MediaType, ingest
 from app.datasets.table import preview
 from app.errors import InvalidInput
 

@@ -16,10 +16,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.columns import Column, ColumnType
-from app.datasets.association import Measure
-from app.datasets.ingest import MediaType, ingest
-from app.datasets.profile import Association, ColumnSummary, DataProfile, TargetKind, TargetProfile
-from app.datasets.profiler import MAX_CORRELATED, QUANTILES, SAMPLE_ROWS, build_profile, build_target_profile
+from app.datasets.profiles.association import Measure
+from app.datasets.profiles.profile import Association, ColumnSummary, DataProfile, TargetKind, TargetProfile
+from app.datasets.profiles.profiler import (
+    MAX_CORRELATED,
+    QUANTILES,
+    SAMPLE_ROWS,
+    build_profile,
+    build_target_profile,
+)
+from app.datasets.reading.ingest import MediaType, ingest
 from tests.tables import write_query
 
 MANY = 300_000
@@ -271,7 +277,7 @@ def test_of_many_rows_those_that_differ_in_all_are_no_duplicates(large: DataProf
 
 
 def rank_bound(profile: DataProfile) -> float:
-    """By how much a quantile's rank may be off (see app/datasets/profiler.py)."""
+    """By how much a quantile's rank may be off (see app/datasets/profiles/profiler.py)."""
     assert profile.sampled_rows == pytest.approx(SAMPLE_ROWS, rel=0.02)
     return math.sqrt(math.log(2 / 0.001) / (2 * profile.sampled_rows))
 

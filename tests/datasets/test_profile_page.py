@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.datasets.ingest import MediaType, ingest
-from app.datasets.profile_page import PAGE_HEADERS, render_page
-from app.datasets.profiler import build_profile, build_target_profile
+from app.datasets.profiles.page import PAGE_HEADERS, render_page
+from app.datasets.profiles.profiler import build_profile, build_target_profile
+from app.datasets.reading.ingest import MediaType, ingest
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 VOID = {"meta"}

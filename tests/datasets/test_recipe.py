@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.datasets.canonical import Table
-from app.datasets.ingest import MediaType, ingest
-from app.datasets.recipe import Recipe
+from app.datasets.reading.ingest import MediaType, ingest
+from app.datasets.reading.recipe import Recipe
 from app.datasets.table import preview
 from app.errors import InvalidInput
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.datasets import scan_csv as module
-from app.datasets import scanner
-from app.datasets.infer import NULL_TOKENS, NUMERIC, Kind
-from app.datasets.mixed import SHOWN_CHARACTERS, Misfit
-from app.datasets.recipe import Recipe
-from app.datasets.scan_csv import ColumnFacts, scan_csv
+from app.datasets.reading import scan_csv as module
+from app.datasets.reading import scanner
+from app.datasets.reading.infer import NULL_TOKENS, NUMERIC, Kind
+from app.datasets.reading.mixed import SHOWN_CHARACTERS, Misfit
+from app.datasets.reading.recipe import Recipe
+from app.datasets.reading.scan_csv import ColumnFacts, scan_csv
 from app.errors import InvalidInput, pointer
 
 some = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,23 +93,27 @@ class Reading:
         quoted = self.quote != "" and self.text.startswith(self.quote, self.at)
         begin = (self.row, column, self.line)
         self.at += quoted
-        text, plain = "", True
+        text, plain, bad = "", True, None
         while True:
             character = self.text[self.at : self.at + 1]
+            if quoted and character == "":
+                raise Fault(*begin)
             if quoted and character == self.quote:
                 if self.text.startswith(self.quote * 2, self.at):
                     self.at, text, plain = self.at + 2, text + self.quote, False
                     continue
+                if bad is not None:
+                    raise bad
                 if self.text[self.at + 1 : self.at + 2] not in ("", ",", CR, LF):
                     raise Fault(self.row, column, self.line)
                 self.at += 1
                 return Field(text, quoted, plain)
-            if quoted and character == "":
-                raise Fault(*begin)
             if not quoted and character in ("", ",", LF, CR):
                 return Field(text, quoted, plain)
             if character in ("\0", NOT_UTF8) or character == self.quote:
-                raise Fault(self.row, column, self.line)
+                bad = bad or Fault(self.row, column, self.line)
+                if not quoted:
+                    raise bad
             self.line += character == LF
             text, self.at = text + character, self.at + 1
 
@@ -179,6 +183,7 @@ texts = st.one_of(
 )
 @example("p,q", "1,2\n\n\n", '"', 1, NUMERIC)
 @example("p,q", '1,"2\n\r\n', '"', 4096, NUMERIC)
+@example("p,q", '"\n\0', '"', 1, NUMERIC)
 @some
 def test_rows_facts_and_faults_are_those_of_a_slow_reading(
     tmp_path: Path, header: str, text: str, quote: str, block: int, wanted: Kind

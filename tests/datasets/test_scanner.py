@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.datasets import scanner
 from app.datasets.engine import connect
-from app.datasets.infer import FRACTION, NULL_TOKENS, TIME, TRUE_AND_FALSE, ZONE, Kind, kinds_of
+from app.datasets.reading import scanner
+from app.datasets.reading.infer import FRACTION, NULL_TOKENS, TIME, TRUE_AND_FALSE, ZONE, Kind, kinds_of
 
 HALF_BEYOND = 2**1024 - 2**970  # the least that is rounded to infinity
 

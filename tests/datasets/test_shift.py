@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.datasets.shift import ColumnShift, Samples, ShiftStatus, ShiftTest, judge_shifts
+from app.datasets.comparison.shift import ColumnShift, Samples, ShiftStatus, ShiftTest, judge_shifts
 
 REPETITIONS = 200
 

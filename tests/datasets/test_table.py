@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.datasets import engine
-from app.datasets.ingest import MediaType, ingest
+from app.datasets.reading.ingest import MediaType, ingest
 from app.datasets.table import concatenate, export, preview
 
 ROWS: list[dict[str, Any]] = [

@@ -12,8 +12,8 @@ import pytest
 
 from app.access.caller import Caller
 from app.access.policy import Role
-from app.datasets.contract import Contract, Drift
-from app.datasets.contract_service import put_contract
+from app.datasets.contracts.rules import Contract, Drift
+from app.datasets.contracts.service import put_contract
 from app.datasets.growth_service import Draw, sample_version
 from app.errors import Conflict, NotFound
 from app.store import Store, StoredObject

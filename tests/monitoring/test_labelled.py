@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.columns import ColumnType
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.monitoring import labelled
 from app.monitoring.labelled import cell
 from tests.client import Client

@@ -22,7 +22,7 @@ from starlette.responses import StreamingResponse
 
 from app.access.caller import Caller
 from app.datasets.faults import fault
-from app.datasets.ingest import MediaType
+from app.datasets.reading.ingest import MediaType
 from app.errors import InputError, InvalidInput
 from app.http.accept import preferred
 from app.owned import Scratch

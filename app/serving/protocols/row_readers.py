@@ -11,9 +11,9 @@ import numpy as np
 
 from app.columns import ColumnType
 from app.datasets.faults import NULL_CHARACTER, check_names, fault
-from app.datasets.infer import FRACTION, NULL_TOKENS
-from app.datasets.scan_csv import MAX_RECORD_BYTES
-from app.datasets.scan_ndjson import MAX_LINE_BYTES
+from app.datasets.reading.infer import FRACTION, NULL_TOKENS
+from app.datasets.reading.scan_csv import MAX_RECORD_BYTES
+from app.datasets.reading.scan_ndjson import MAX_LINE_BYTES
 from app.errors import InvalidInput
 from app.http.bodies import read_json
 from app.registry.signature import Signature

@@ -21,8 +21,8 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from app.columns import ColumnType
-from app.datasets.association import Variable, associate
 from app.datasets.engine import Parquet, connect, identifier, literal, numbered_rows_of
+from app.datasets.profiles.association import Variable, associate
 from app.errors import InvalidInput
 from app.registry.matrix import Column, open_table, read_columns, table_types
 from app.registry.signature import Role, Signature, Task

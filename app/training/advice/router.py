@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.contract_service import require_accepted
-from app.datasets.profile import Finding
+from app.datasets.contracts.service import require_accepted
+from app.datasets.profiles.profile import Finding
 from app.datasets.service import get_rows_of
 from app.http.fields import Name, Number
 from app.http.problems import problem_responses

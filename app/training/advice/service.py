@@ -13,10 +13,10 @@ from typing import Any
 from app.child import ERROR, REQUEST
 from app.child_process import Progress, hand_over, kill_group, start_child
 from app.columns import ColumnType
-from app.datasets.findings import IDENTIFIER_NAME
 from app.datasets.models import DatasetVersion
-from app.datasets.profile import DataProfile, Finding
-from app.datasets.profiles import add_target, read_profile
+from app.datasets.profiles.findings import IDENTIFIER_NAME
+from app.datasets.profiles.profile import DataProfile, Finding
+from app.datasets.profiles.stored import add_target, read_profile
 from app.db import Database
 from app.errors import AppError, InputError, InvalidInput
 from app.owned import Scratch

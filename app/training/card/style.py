@@ -1,6 +1,6 @@
 """The style sheet of a model card: that of the pages of data, and what plots need."""
 
-from app.datasets.profile_style import STYLE as PAGE_STYLE
+from app.datasets.profiles.style import STYLE as PAGE_STYLE
 
 STYLE = (
     PAGE_STYLE

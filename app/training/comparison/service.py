@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from app.access.caller import Caller
 from app.columns import NUMBERS
-from app.datasets.contract_service import require_accepted
+from app.datasets.contracts.service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.service import get_rows_of
 from app.db import Database

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import leases
 from app.access.caller import Caller
-from app.datasets.contract_service import require_accepted
+from app.datasets.contracts.service import require_accepted
 from app.datasets.models import DatasetVersion
 from app.datasets.service import get_version as get_data
 from app.errors import Conflict, InvalidInput

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from app.columns import ColumnType
-from app.datasets.infer import NUMERIC, READ_AS, WORDS, Kind
+from app.datasets.reading.infer import NUMERIC, READ_AS, WORDS, Kind
 from app.errors import InputError, InvalidInput, pointer
 
 SHOWN_CHARACTERS = 40  # of a value

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.columns import NUMBERS, TIMES, Column, ColumnType
-from app.datasets.contract import (
+from app.datasets.contracts.check import KEYS_AT_ONCE, aggregate, view_table
+from app.datasets.contracts.conditions import Cell, cell_of
+from app.datasets.contracts.distance import ReferenceCells
+from app.datasets.contracts.rules import (
     Allowed,
     Contract,
     Drift,
@@ -23,8 +26,6 @@ from app.datasets.contract import (
     Severity,
     Unique,
 )
-from app.datasets.contract_check import KEYS_AT_ONCE, Cell, aggregate, cell_of, view_table
-from app.datasets.distance import ReferenceCells
 from app.datasets.engine import Parquet, connect
 
 if TYPE_CHECKING:

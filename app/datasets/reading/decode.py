@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 import zstandard
 
 from app.datasets.faults import fault
-from app.datasets.ingest import MediaType
-from app.datasets.recipe import Recipe
+from app.datasets.reading.ingest import MediaType
+from app.datasets.reading.recipe import Recipe
 from app.errors import InputError, InvalidInput
 from app.settings import MEGABYTE
 

@@ -21,7 +21,7 @@ from app.columns import Column, ColumnType
 from app.datasets.canonical import Table, describe, write_rows
 from app.datasets.engine import connect, identifier, literal, one_file, row_bytes_of
 from app.datasets.faults import check_names, fault
-from app.datasets.infer import (
+from app.datasets.reading.infer import (
     SQL_TYPES,
     Cells,
     Kind,
@@ -31,13 +31,13 @@ from app.datasets.infer import (
     check_naive,
     without_nulls,
 )
-from app.datasets.mixed import find_majority, mixed_column
-from app.datasets.recipe import Recipe, check_types, unfit_recipe
-from app.datasets.scan_csv import scan_csv
-from app.datasets.scan_ndjson import MAX_LINE_BYTES, find_duplicate_key, scan_ndjson
-from app.datasets.stage_arrow import stage_arrow
-from app.datasets.type_csv import read_column
-from app.datasets.type_ndjson import infer_times
+from app.datasets.reading.mixed import find_majority, mixed_column
+from app.datasets.reading.recipe import Recipe, check_types, unfit_recipe
+from app.datasets.reading.scan_csv import scan_csv
+from app.datasets.reading.scan_ndjson import MAX_LINE_BYTES, find_duplicate_key, scan_ndjson
+from app.datasets.reading.stage_arrow import stage_arrow
+from app.datasets.reading.type_csv import read_column
+from app.datasets.reading.type_ndjson import infer_times
 from app.errors import InvalidInput
 
 if TYPE_CHECKING:

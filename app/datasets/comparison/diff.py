@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.columns import NUMBERS, TIMES, Column, ColumnType
+from app.datasets.comparison.numbered_rows import NumberedRows, TableFiles
+from app.datasets.comparison.row_sketch import RowSketch
+from app.datasets.comparison.shift import ALPHA, MINIMUM_EFFECT, ColumnShift, Samples, judge_shifts
 from app.datasets.engine import ROW_GROUP_BYTES, connect, fit_to_width
-from app.datasets.numbered_rows import NumberedRows, TableFiles
-from app.datasets.row_sketch import RowSketch
-from app.datasets.shift import ALPHA, MINIMUM_EFFECT, ColumnShift, Samples, judge_shifts
 from app.datasets.table import json_ready
 from app.errors import InputError, InvalidInput, pointer, quoted
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.columns import Column
+from app.datasets.comparison.row_sketch import BUCKETS, Batch, Positions, RowSketch
 from app.datasets.engine import ROW_GROUP_ROWS, identifier, one_file
-from app.datasets.row_sketch import BUCKETS, Batch, Positions, RowSketch
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.diff import (
+from app.datasets.comparison.diff import (
     RowChanges,
     SchemaChanges,
     ShiftReport,
@@ -14,8 +14,8 @@ from app.datasets.diff import (
     compare_tables,
     no_changes,
 )
+from app.datasets.comparison.numbered_rows import TableFiles
 from app.datasets.models import DatasetVersion
-from app.datasets.numbered_rows import TableFiles
 from app.datasets.service import get_rows_of
 from app.http.fields import Name, Number
 from app.http.problems import problem_responses

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from app.columns import ColumnType, Value
-from app.datasets.association import Measure
-from app.datasets.profile import (
+from app.datasets.profiles.association import Measure
+from app.datasets.profiles.profile import (
     Association,
     ColumnSummary,
     Correlations,
@@ -23,7 +23,7 @@ from app.datasets.profile import (
     TargetKind,
     TargetProfile,
 )
-from app.datasets.profile_style import STYLE
+from app.datasets.profiles.style import STYLE
 from app.markup import (
     DASH,
     MINUS,

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.datasets import scanner
 from app.datasets.faults import check_names, check_width, fault
-from app.datasets.infer import NULL_TOKENS, NUMERIC, READ_AS, TIMES, Kind
-from app.datasets.mixed import SHOWN_CHARACTERS, Misfit
-from app.datasets.recipe import Recipe, check_types
+from app.datasets.reading import scanner
+from app.datasets.reading.infer import NULL_TOKENS, NUMERIC, READ_AS, TIMES, Kind
+from app.datasets.reading.mixed import SHOWN_CHARACTERS, Misfit
+from app.datasets.reading.recipe import Recipe, check_types
 from app.errors import InvalidInput
 
 DELIMITERS = ",;\t|"

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.columns import NUMBERS, ORDERED, Column, ColumnType, Value
-from app.datasets.association import Variable, associate, correlate
 from app.datasets.engine import Parquet, connect, fit_to_width, identifier, numbered_rows_of, rows_of
-from app.datasets.findings import find_in_table, find_of_target
-from app.datasets.profile import (
+from app.datasets.profiles.association import Variable, associate, correlate
+from app.datasets.profiles.findings import find_in_table, find_of_target
+from app.datasets.profiles.profile import (
     Association,
     ColumnSummary,
     Correlations,

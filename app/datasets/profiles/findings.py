@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from app.columns import ColumnType
-from app.datasets.profile import (
+from app.datasets.profiles.profile import (
     Association,
     ColumnSummary,
     Correlations,

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets.profile import DataProfile
-from app.datasets.profile_page import PAGE_HEADERS, render_page
-from app.datasets.profiles import add_target, read_profile
+from app.datasets.profiles.page import PAGE_HEADERS, render_page
+from app.datasets.profiles.profile import DataProfile
+from app.datasets.profiles.stored import add_target, read_profile
 from app.datasets.service import get_rows_of
 from app.http.accept import PageFormat, page_format
 from app.http.fields import Number

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
 from app.columns import TIMES, Column
-from app.datasets.contract import Contract, Drift
-from app.datasets.contract_check import Findings, check_table, find_bad_patterns, find_misfits
-from app.datasets.contract_infer import count_reference, infer_contract
-from app.datasets.distance import ReferenceCells
+from app.datasets.contracts.check import Findings, check_table, find_bad_patterns, find_misfits
+from app.datasets.contracts.distance import ReferenceCells
+from app.datasets.contracts.infer import count_reference, infer_contract
+from app.datasets.contracts.rules import Contract, Drift
 from app.datasets.engine import Parquet
 from app.datasets.models import Dataset, DatasetContract, DatasetVersion, DataStatus, QuarantineRelease
 from app.datasets.service import (

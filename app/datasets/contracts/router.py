@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.access.route import CallerDep, GuardedRoute
-from app.datasets import contract_service
-from app.datasets.contract import CONTRACT_EXAMPLE, Contract
-from app.datasets.contract_service import Report
+from app.datasets.contracts import service as contract_service
+from app.datasets.contracts.rules import CONTRACT_EXAMPLE, Contract
+from app.datasets.contracts.service import Report
 from app.datasets.models import DatasetContract
 from app.datasets.router import DatasetVersionInfo, version_info
 from app.http.fields import Number, StrictNumber

@@ -9,7 +9,7 @@ import numpy as np
 import scipy  # loads its parts when they are first used
 from pydantic import BaseModel
 
-from app.datasets.contract import DriftMeasure
+from app.datasets.contracts.rules import DriftMeasure
 from app.divergence import divergence_of, sampling_unit
 
 CHANCE = 0.001

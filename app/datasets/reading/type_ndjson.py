@@ -10,9 +10,9 @@ from operator import and_, or_
 from typing import TYPE_CHECKING
 
 from app.datasets.engine import identifier
-from app.datasets.infer import SQL_TYPES, Cells, Kind, agreed_type, naive_time, portions, time_kinds
-from app.datasets.mixed import SHOWN_CHARACTERS, Misfit, find_majority, mixed_column
-from app.datasets.scanner import SHOWN_MISFITS
+from app.datasets.reading.infer import SQL_TYPES, Cells, Kind, agreed_type, naive_time, portions, time_kinds
+from app.datasets.reading.mixed import SHOWN_CHARACTERS, Misfit, find_majority, mixed_column
+from app.datasets.reading.scanner import SHOWN_MISFITS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

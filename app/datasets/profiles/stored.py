@@ -3,8 +3,8 @@
 from sqlalchemy import update
 
 from app.datasets.models import DatasetVersion
-from app.datasets.profile import DataProfile
-from app.datasets.profiler import build_profile, build_target_profile
+from app.datasets.profiles.profile import DataProfile
+from app.datasets.profiles.profiler import build_profile, build_target_profile
 from app.db import Database
 from app.errors import InputError, InvalidInput, pointer, quoted
 from app.owned import Scratch

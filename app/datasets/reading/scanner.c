@@ -12,7 +12,7 @@
 
 typedef unsigned char Byte;
 
-/* What a text can be read as; app.datasets.infer.Kind. */
+/* What a text can be read as; app.datasets.reading.infer.Kind. */
 enum {
     INTEGER = 1,
     NUMBER = 2,
@@ -46,7 +46,7 @@ enum {
 enum { LF = '\n', CR = '\r' };
 enum { SHOWN_MISFITS = 5, MAX_NULLS = 63, EMPTY = 63, TEXT = 12, COUNTS = 13 };
 
-/* A column of the block; app.datasets.scan_csv.FACTS. Nulls are no values. */
+/* A column of the block; app.datasets.reading.scan_csv.FACTS. Nulls are no values. */
 typedef struct {
     uint32_t wanted; /* in: values of none of these kinds are misfits; 0: none is */
     uint32_t common; /* in and out: the kinds that every value has */
@@ -645,7 +645,7 @@ static PyModuleDef_Slot slots[] = {
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "app.datasets.scanner",
+    .m_name = "app.datasets.reading.scanner",
     .m_doc = "One pass over the bytes of a CSV file, in C: its faults, its rows and what its columns can be.",
     .m_size = 0,
     .m_methods = methods,

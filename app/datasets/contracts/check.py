@@ -1,9 +1,7 @@
 """Whether a table holds to a contract: one pass over it, and a second one for samples of what does not.
 
-What its files' statistics show already costs no pass: that no value is null, or beyond a range.
-
-A row breaks a rule where its SQL condition is true. That is built of the rule's values and the columns'
-types; nothing of a contract is SQL itself. What DuckDB cannot hold in memory, it keeps in a folder.
+A row breaks a rule where its SQL condition is true. What is known already costs no pass, and what DuckDB
+cannot hold in memory, it keeps in a folder.
 """
 
 # ruff: noqa: S608 - every name and text in SQL is quoted by identifier() or literal()
@@ -11,19 +9,17 @@ types; nothing of a contract is SQL itself. What DuckDB cannot hold in memory, i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from app.columns import NUMBERS, ORDERED, TIMES, Column, ColumnType
-from app.datasets.contract import (
-    AllOf,
+from app.columns import Column, ColumnType
+from app.datasets.contracts.conditions import Cell, Misfit, breach_of, cell_of, key_of, time_of, value_of_text
+from app.datasets.contracts.distance import CHANCE, ReferenceCells, measure_distance
+from app.datasets.contracts.rules import (
     Allowed,
-    AnyOf,
-    Comparison,
-    Condition,
     Contract,
     Drift,
     ForbiddenColumns,
@@ -39,11 +35,10 @@ from app.datasets.contract import (
     Rule,
     Severity,
     Unique,
-    Value,
     columns_of,
     is_named_like,
 )
-from app.datasets.distance import CHANCE, NULL_CELL, ReferenceCells, measure_distance
+from app.datasets.contracts.statistics import is_kept, read_statistics
 from app.datasets.engine import (
     Parquet,
     connect,
@@ -56,7 +51,7 @@ from app.datasets.engine import (
     parts_of,
     row_bytes_of,
 )
-from app.datasets.infer import COLUMNS_AT_ONCE, SQL_TYPES
+from app.datasets.reading.infer import COLUMNS_AT_ONCE
 from app.datasets.table import json_ready
 
 if TYPE_CHECKING:
@@ -69,7 +64,6 @@ MANY_ROWS = 1_000_000
 MAX_SAMPLES = 5
 MAX_SAMPLED_RULES = 200
 MAX_SAMPLE_TEXT = 200
-MANY_VALUES = 20  # from here on looking a value up is faster than comparing it with each
 
 TIME_TYPES = {ColumnType.DATE: "DATE", ColumnType.DATETIME: "TIMESTAMP WITH TIME ZONE"}
 
@@ -112,13 +106,6 @@ class Findings(BaseModel):
         return any(violation.severity is Severity.ERROR for violation in self.violations)
 
 
-class Cell(NamedTuple):
-    """A column of the view ``data``."""
-
-    sql: str
-    type: ColumnType
-
-
 class _Probe(NamedTuple):
     """A rule that is measured by an aggregate over the rows; ``breaks`` is the condition of a RowRule."""
 
@@ -127,10 +114,6 @@ class _Probe(NamedTuple):
     measure: str
     breaks: str | None = None
     reference: ReferenceCells | None = None
-
-
-class _Misfit(ValueError):
-    """The rule cannot be applied to a column of this type. The text ends a sentence on the rule."""
 
 
 def check_table(
@@ -169,8 +152,8 @@ def check_table(
                     found.violations.append(_violation(place, rule, *fault))
             else:
                 probes += _prepare(place, rule, cells, found, references.get(place))
-        statistics = _read_statistics(connection, parquet, types)
-        probes = [probe for probe in probes if not _is_kept(probe.rule, types, statistics, rows, unique)]
+        statistics = read_statistics(connection, parquet, types)
+        probes = [probe for probe in probes if not is_kept(probe.rule, types, statistics, rows, unique)]
         _measure(connection, cells, probes, found, now)
     return found
 
@@ -184,7 +167,7 @@ def check_inputs(
     """
     cells = {column.name: Cell(f"c{number}", column.type) for number, column in enumerate(columns)}
     texts = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in cells)
-    values = ", ".join(f"{_of_text(name, cell.type)} AS {cell.sql}" for name, cell in cells.items())
+    values = ", ".join(f"{value_of_text(name, cell.type)} AS {cell.sql}" for name, cell in cells.items())
     with connect(spill) as connection:
         fit_to_width(connection, len(columns))
         connection.execute(
@@ -214,8 +197,8 @@ def find_misfits(contract: Contract, types: Mapping[str, ColumnType]) -> dict[in
     for place, rule in enumerate(contract.rules):
         if isinstance(rule, RowRule | Freshness) and all(name in cells for name in columns_of(rule)):
             try:
-                _time_of(cells[rule.column]) if isinstance(rule, Freshness) else _breaks(rule, cells)
-            except _Misfit as misfit:
+                time_of(cells[rule.column]) if isinstance(rule, Freshness) else breach_of(rule, cells)
+            except Misfit as misfit:
                 found[place] = str(misfit)
     return found
 
@@ -334,230 +317,20 @@ def _prepare(
     try:
         match rule:
             case Unique():
-                key = _key_of([cells[name] for name in names])
+                key = key_of([cells[name] for name in names])
                 yield _Probe(place, rule, f"count({key}) - count(DISTINCT {key})")
             case Freshness():
-                yield _Probe(place, rule, f"epoch_us(max({_time_of(cells[rule.column])}))")
+                yield _Probe(place, rule, f"epoch_us(max({time_of(cells[rule.column])}))")
             case Drift():
                 if reference is None:
                     raise RuntimeError(f"the reference of rule {place} is not kept with the contract")
                 cell = cell_of(cells[rule.column], reference)
                 yield _Probe(place, rule, f"histogram({cell})", reference=reference)
             case _:
-                breaks = _breaks(rule, cells)
+                breaks = breach_of(rule, cells)
                 yield _Probe(place, rule, f"count(*) FILTER (WHERE {breaks})", breaks)
-    except _Misfit as misfit:
+    except Misfit as misfit:
         found.violations.append(_violation(place, rule, names, f"The rule cannot be kept: {misfit}."))
-
-
-def _key_of(cells: Sequence[Cell]) -> str:
-    if len(cells) == 1:
-        return cells[0].sql
-    present = " AND ".join(f"{cell.sql} IS NOT NULL" for cell in cells)
-    return f"CASE WHEN {present} THEN row({', '.join(cell.sql for cell in cells)}) END"
-
-
-def _time_of(cell: Cell) -> str:
-    if cell.type not in TIMES:
-        raise _Misfit(f"the column is of type {cell.type}, and not of dates or times")
-    return f"CAST({cell.sql} AS TIMESTAMPTZ)"
-
-
-def cell_of(cell: Cell, reference: ReferenceCells) -> str:
-    """SQL of the number of the reference's cell that a value of the column is in."""
-    bounds = reference.values if reference.edges is None else reference.edges
-    constants = [_constant(bound, cell.type) for bound in bounds or ()]
-    if reference.edges is not None:
-        number = " + ".join(["0", *(f"CAST({cell.sql} > {edge} AS INTEGER)" for edge in constants)])
-    else:
-        cases = "".join(f" WHEN {value} THEN {n}" for n, value in enumerate(constants, start=1))
-        number = f"CASE {cell.sql}{cases} ELSE 0 END" if cases else "0"
-    return f"CASE WHEN {cell.sql} IS NULL THEN {NULL_CELL} ELSE {number} END"
-
-
-def _breaks(rule: RowRule, cells: Mapping[str, Cell]) -> str:
-    """The SQL condition of a row that breaks the rule; where it is null, the row keeps the rule."""
-    match rule:
-        case Nulls():
-            return f"{cells[rule.column].sql} IS NULL"
-        case Range():
-            cell = cells[rule.column]
-            if cell.type not in ORDERED:
-                raise _Misfit(f"the column is of type {cell.type}, and has no range")
-            bounds = [("<", rule.min), (">", rule.max)]
-            return " OR ".join(
-                f"{cell.sql} {op} {_constant(bound, cell.type)}" for op, bound in bounds if bound is not None
-            )
-        case Allowed():
-            cell = cells[rule.column]
-            # No integer equals a fraction, and beside one DuckDB would make floats of them all.
-            held = [value for value in rule.values if not _has_fraction(value, cell)]
-            if not held:
-                return f"{cell.sql} IS NOT NULL"
-            values = ", ".join(_constant(value, cell.type) for value in held)
-            if len(held) < MANY_VALUES:
-                return f"{cell.sql} NOT IN ({values})"
-            return f"{cell.sql} NOT IN (SELECT unnest([{values}]::{SQL_TYPES[cell.type]}[]))"
-        case Matches():
-            cell = cells[rule.column]
-            if cell.type is not ColumnType.STRING:
-                raise _Misfit(f"the column is of type {cell.type}, and not of strings")
-            return f"NOT regexp_full_match({cell.sql}, {literal(rule.pattern)})"
-        case _:
-            return f"({_condition(rule.that, cells)}) IS FALSE"
-
-
-def _condition(condition: Condition, cells: Mapping[str, Cell]) -> str:
-    match condition:
-        case AllOf():
-            return " AND ".join(f"({_condition(term, cells)})" for term in condition.all)
-        case AnyOf():
-            return " OR ".join(f"({_condition(term, cells)})" for term in condition.any)
-        case Comparison(op="is null" | "is not null"):
-            return f"{cells[condition.column].sql} {condition.op.upper()}"
-        case Comparison():
-            cell = cells[condition.column]
-            if condition.value is not None:
-                return f"{cell.sql} {condition.op} {_constant(condition.value, cell.type)}"
-            other = cells[condition.other or ""]
-            if cell.type is not other.type and not any(
-                {cell.type, other.type} <= set(group) for group in (NUMBERS, TIMES)
-            ):
-                raise _Misfit(
-                    f"{condition.column!r} is of type {cell.type} and {condition.other!r} of {other.type}"
-                )
-            if cell.type is other.type or cell.type in TIMES:
-                return f"{cell.sql} {condition.op} {other.sql}"
-            present = f"{cell.sql} IS NOT NULL AND {other.sql} IS NOT NULL"
-            return f"CASE WHEN {present} THEN {_exact(cell)} {condition.op} {_exact(other)} END"
-
-
-def _has_fraction(value: Value, cell: Cell) -> bool:
-    return cell.type is ColumnType.INTEGER and isinstance(value, float) and not value.is_integer()
-
-
-def _exact(cell: Cell) -> str:
-    """SQL of a number as its floor and its fraction: as a float, a large integer would be rounded."""
-    if cell.type is ColumnType.INTEGER:
-        return f"row({cell.sql}::HUGEINT, 0::DOUBLE)"
-    held = f"greatest(least({cell.sql}, 1e30), -1e30)"  # beyond any integer, and within a HUGEINT
-    return f"row(floor({held})::HUGEINT, {held} - floor({held}))"
-
-
-def _constant(value: Value, type_: ColumnType) -> str:
-    """SQL of a value that is compared with a column of this type. Raises _Misfit."""
-    match type_, value:
-        case ColumnType.BOOLEAN, bool():
-            return str(value).upper()
-        case ((ColumnType.INTEGER | ColumnType.NUMBER), int()) if not isinstance(value, bool):
-            return str(value)
-        case ((ColumnType.INTEGER | ColumnType.NUMBER), float()):
-            # Beside an integer it must not make a float of that, unless it has a fraction: it is small then.
-            return str(int(value)) if value.is_integer() and abs(value) < 2**63 else f"{value!r}::DOUBLE"
-        case ColumnType.STRING, str():
-            return literal(value)
-        case ColumnType.DATE, str():
-            return f"DATE '{_moment(value, type_).date()}'"
-        case ColumnType.DATETIME, str():
-            return f"TIMESTAMPTZ '{_moment(value, type_).isoformat()}'"
-    raise _Misfit(f"the column is of type {type_}, which is not compared with {value!r}")
-
-
-def _moment(text: str, type_: ColumnType) -> datetime:
-    try:
-        if type_ is ColumnType.DATE:
-            return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise _Misfit(f"{text!r} is not an ISO 8601 {type_}") from None
-
-
-def _of_text(name: str, type_: ColumnType) -> str:
-    """SQL of a value of this type, of the text that it has in JSON."""
-    text = identifier(name)
-    if type_ is ColumnType.STRING:
-        return text
-    if type_ is ColumnType.DATE:
-        return f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS DATE)"
-    if type_ is ColumnType.NUMBER:
-        return f"CASE WHEN isfinite(TRY_CAST({text} AS DOUBLE)) THEN CAST({text} AS DOUBLE) END"
-    return f"TRY_CAST({text} AS {SQL_TYPES[type_]})"
-
-
-# ── Statistics ───────────────────────────────────────────────────────────────────────────────────
-
-
-class _Statistics(NamedTuple):
-    """What a table's files say of a column; ``None`` where one of them says nothing."""
-
-    nulls: int | None
-    ends: tuple[float, float] | None
-    """Of numbers and times, the smallest and the greatest; a time as its microseconds since 1970."""
-
-
-def _read_statistics(
-    connection: DuckDBPyConnection, parquet: Parquet, types: Mapping[str, ColumnType]
-) -> dict[str, _Statistics]:
-    """Statistics of all columns.
-
-    This server has written the files itself, and no number in them is NaN, which statistics leave out.
-    """
-    files = ", ".join(map(one_file, parts_of(parquet)))
-    time = "epoch_us(TRY_CAST({} AS TIMESTAMPTZ))"
-    kinds = {
-        ColumnType.INTEGER: "TRY_CAST({} AS BIGINT)",
-        ColumnType.NUMBER: "TRY_CAST({} AS DOUBLE)",
-        **dict.fromkeys(TIMES, time),
-    }
-    values = list(dict.fromkeys(kinds.values()))
-    ends = [(value.format("stats_min_value"), value.format("stats_max_value")) for value in values]
-    of_all = ", ".join(
-        f"CASE WHEN bool_and({low} IS NOT NULL AND {high} IS NOT NULL) THEN (min({low}), max({high})) END"
-        for low, high in ends
-    )
-    read = connection.execute(
-        "SELECT path_in_schema, bool_and(stats_null_count IS NOT NULL), sum(stats_null_count)::BIGINT,"
-        f" {of_all} FROM parquet_metadata([{files}]) GROUP BY path_in_schema"
-    ).fetchall()
-    return {
-        name: _Statistics(
-            nulls if counts_nulls else None,
-            found[values.index(kinds[types[name]])] if types[name] in kinds else None,
-        )
-        for name, counts_nulls, nulls, *found in read
-    }
-
-
-def _is_kept(
-    rule: Rule,
-    types: Mapping[str, ColumnType],
-    statistics: Mapping[str, _Statistics],
-    rows: int,
-    unique: Collection[str],
-) -> bool:
-    """Whether the files' statistics, and which columns are known to be unique, show that the rule is kept."""
-    match rule:
-        case Unique():
-            return any(name in unique for name in rule.columns)
-        case Nulls():
-            nulls = statistics[rule.column].nulls
-            return nulls is not None and nulls <= rule.max_share * rows
-        case Range():
-            if (ends := statistics[rule.column].ends) is None:
-                return False
-            type_, (low, high) = types[rule.column], ends
-            return (rule.min is None or _place(rule.min, type_) <= low) and (
-                rule.max is None or _place(rule.max, type_) >= high
-            )
-    return False
-
-
-def _place(bound: float | str, type_: ColumnType) -> float:
-    """A bound among the ends of a column's statistics."""
-    if isinstance(bound, str):
-        return (_moment(bound, type_) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-    return bound
 
 
 # ── Measuring ────────────────────────────────────────────────────────────────────────────────────
@@ -664,7 +437,7 @@ def _first_rows(probe: _Probe, cells: Mapping[str, Cell]) -> str:
 
 def _find_repeated(connection: DuckDBPyConnection, cells: Mapping[str, Cell], rule: Unique) -> list[Sample]:
     columns = [cells[name] for name in columns_of(rule)]
-    key = _key_of(columns)
+    key = key_of(columns)
     shown = ", ".join(_shown(cell) for cell in columns)
     rows = connection.execute(
         f"WITH repeated AS (SELECT {key} AS key, min(at_row) AS first FROM data GROUP BY key"

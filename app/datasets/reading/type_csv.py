@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.columns import ColumnType
-from app.datasets.infer import (
+from app.datasets.reading.infer import (
     NULL_TOKENS,
     SQL_TYPES,
     WRITTEN_AS,
@@ -15,9 +15,9 @@ from app.datasets.infer import (
     read_text,
     without_nulls,
 )
-from app.datasets.mixed import name_misfits
-from app.datasets.recipe import Recipe
-from app.datasets.scan_csv import ColumnFacts
+from app.datasets.reading.mixed import name_misfits
+from app.datasets.reading.recipe import Recipe
+from app.datasets.reading.scan_csv import ColumnFacts
 from app.errors import InvalidInput
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.columns import ColumnType, Value
-from app.datasets.association import Measure
+from app.datasets.profiles.association import Measure
 
 
 class Frozen(BaseModel):
