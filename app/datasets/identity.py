@@ -94,6 +94,7 @@ def _batches(connection: DuckDBPyConnection, query: str, batch_rows: int) -> Ite
             table = _ArrowArray.from_address(_address_in(capsule, b"arrow_array"))
             if batch.num_rows:
                 yield [table.children[index].contents for index in range(table.n_children)]
+            del batch, capsule, table  # before there is another beside it
         offset += rows
         if not limit or rows < batch_rows:
             return

@@ -49,7 +49,9 @@ BLOCK_COLUMNS = 200
 COUNTED_KEYS = 32
 """Histograms in one query. Each may have MAX_COUNTED texts."""
 HASHED_ROWS = 20_000_000
-"""Rows whose hashes are held at once, in DuckDB's result and in an array: 16 bytes for each."""
+"""Rows up to which all are compared, by their hashes."""
+SORTED_ROWS = 8_000_000
+"""Values that are sorted at once: 8 bytes for each."""
 BINS = 32
 TOP = 10
 MAX_COUNTED = 1_000
@@ -480,13 +482,32 @@ def _count_unlike(table: _Table, facts: Sequence[_Facts]) -> None:
 
 
 def _count_different(table: _Table, value: str, condition: str) -> tuple[int, int]:
-    """The rows that meet a condition, and the different values in them: sorted, as many are, not hashed."""
-    found = table.connection.execute(
-        f"SELECT {value} AS value FROM {table.rows_sql} WHERE {condition}"
-    ).fetchnumpy()["value"]
-    if not np.all(found[1:] >= found[:-1]):
-        found.sort()
-    return len(found), int(np.count_nonzero(found[1:] != found[:-1])) + min(1, len(found))
+    """The rows that meet a condition, and the different values in them; equal ones are of the same part."""
+    parts = -(-table.rows // SORTED_ROWS)
+    rows = different = 0
+    for part in range(parts):
+        of_part = f" AND hash({value}) % {parts} = {part}" if parts > 1 else ""
+        found = _fetch(table, f"SELECT {value} FROM {table.rows_sql} WHERE {condition}{of_part}")
+        if not np.all(found[1:] >= found[:-1]):
+            found.sort()
+        rows += len(found)
+        different += int(np.count_nonzero(found[1:] != found[:-1])) + min(1, len(found))
+    return rows, different
+
+
+def _fetch(table: _Table, query: str) -> NDArray[Any]:
+    """A column of at most the table's rows, without a whole result of DuckDB's beside it."""
+    from arro3.core import RecordBatchReader  # see identity.content_digest
+
+    found: NDArray[Any] = np.empty(0, np.int64)
+    rows = 0
+    for batch in RecordBatchReader.from_stream(table.connection.sql(query)):
+        values = batch.column(0).to_numpy()
+        if not rows:
+            found = np.empty(table.rows, values.dtype)
+        found[rows : rows + len(values)] = values
+        rows += len(values)
+    return found[:rows]
 
 
 def _count_duplicates(table: _Table, columns: Sequence[ColumnSummary]) -> Duplicates:
