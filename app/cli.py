@@ -135,6 +135,7 @@ def serve(
             # Nothing is made of a caller's address, except without keys: there it is the only gate.
             proxy_headers=settings.no_auth,
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.shutdown_seconds,
             timeout_worker_healthcheck=HEALTH_CHECK_SECONDS,
         )

@@ -139,6 +139,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How long `/metrics` goes on to show a version that has left service, in seconds.",
     )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        description="How long an idle connection is kept open, in seconds. Longer than the load balancer in "
+        "front keeps it (most: 60), or that sends requests into connections which close as they arrive.",
+    )
     shutdown_seconds: int = Field(
         30, ge=1, description="How long a stopping server waits for running requests, in seconds."
     )

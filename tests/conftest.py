@@ -83,7 +83,12 @@ def running_server(settings: Settings) -> Iterator[str]:
     database.migrate()
     database.dispose()
     config = uvicorn.Config(
-        create_app(settings), http=ExpressProtocol, port=0, log_config=None, access_log=False
+        create_app(settings),
+        http=ExpressProtocol,
+        port=0,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -361,12 +361,16 @@ def test_a_client_that_wants_the_connection_closed_gets_that(shared: Client, rid
         assert connection.is_closed()
 
 
-def test_an_idle_connection_is_closed_and_a_busy_one_is_not(shared: Client, ridden: str) -> None:
-    text = request_text(shared, ridden)
-    with wire(shared) as busy, wire(shared) as idle:
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(start: Start) -> None:
+    owner = start(keep_alive_seconds=2)
+    owner.add_dataset("few", owner.table(rows=60, seed=2))
+    register(owner, "m", train_here(owner, "few", algorithm="dummy"))
+    assert owner.post("/v1/models/m:promote", json={"version": 1}).status_code == 201
+    text = request_text(owner, "m")
+    with wire(owner) as busy, wire(owner) as idle:
         idle.send(text)
         assert idle.answer()[0] == 200
-        for _ in range(14):  # uvicorn waits five seconds for the next request
+        for _ in range(8):
             busy.send(text[:300])
             time.sleep(0.25)
             busy.send(text[300:])
