@@ -59,7 +59,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once on each engine."""
     if request.param == "sqlite":
@@ -145,10 +145,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    used = slice(1) if metafunc.definition.get_closest_marker("sqlite_alone") else slice(2)
     if "shared" in metafunc.fixturenames:
-        one = metafunc.definition.get_closest_marker("one_server")
-        servers = ["laptop"] if one else ["laptop", "production"]
-        metafunc.parametrize("shared", servers, indirect=True, scope="session")
+        metafunc.parametrize("shared", ["laptop", "production"][used], indirect=True, scope="session")
+    if "database_url" in metafunc.fixturenames:
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"][used], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +157,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """One server with a worker, for tests that make objects of their own and leave the others' alone.
 
     Once over SQLite and a folder, once over PostgreSQL and S3, and only the first for tests that are marked
-    ``one_server``.
+    ``sqlite_alone``.
     """
     changes: dict[str, Any] = {}
     if request.param == "production":

@@ -13,7 +13,7 @@ from app.main import create_app
 from tests.client import Client
 from tests.conftest import make_settings
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 UNGUARDED = {"/", "/openapi.json", "/docs", "/docs/assets"}
 """What documents the server and touches no data."""

@@ -23,7 +23,7 @@ from tests.client import Client
 from tests.datasets.test_datasets_api import code_of, events_at
 from tests.versions import opened
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 Rule = dict[str, Any]
 

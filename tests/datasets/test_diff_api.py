@@ -8,7 +8,7 @@ import pytest
 from tests.client import Client
 from tests.datasets.test_datasets_api import code_of
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 OLD = b"""id,name,price,day
 1,a,1.5,2026-01-01

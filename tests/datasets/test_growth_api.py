@@ -21,7 +21,7 @@ from app.datasets.reading.ingest import MediaType
 from tests.client import Client
 from tests.versions import opened
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 CSV = {"content-type": "text/csv"}
 NDJSON = {"content-type": "application/x-ndjson"}

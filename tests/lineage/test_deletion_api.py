@@ -20,7 +20,7 @@ from app.store import Store, StoredObject
 from tests.client import Client, wait_until
 from tests.versions import opened
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 
 @pytest.fixture

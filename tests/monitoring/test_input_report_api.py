@@ -11,7 +11,7 @@ from tests.client import Client
 from tests.datasets.test_datasets_api import code_of
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 RULES: list[dict[str, Any]] = [
     {"rule": "range", "column": "distance", "min": 0, "max": 3000},

@@ -19,7 +19,7 @@ from tests.serving.protocols.test_bulk import ARROW, BODIES, ask, read
 from tests.serving.protocols.test_oip_router import infer, tensors
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 ROWS = flight_rows(rows=60, seed=6)
 MISSED = {"actual": True, "predicted": False, "cost": 9}

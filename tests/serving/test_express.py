@@ -25,7 +25,7 @@ from tests.conftest import Start
 from tests.processes import Serve
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 ROW: dict[str, Any] = {
     "scheduled": "2013-05-31T14:15:00Z",

@@ -108,6 +108,7 @@ def test_a_sealed_record_is_the_record_that_was_written(written: list[Prediction
     assert [found.at for found in read] == [found.at for found in newest_first]
 
 
+@pytest.mark.sqlite_alone
 def test_a_record_of_many_megabytes_is_sealed(make_journal: Callable[[], Journal]) -> None:
     journal = make_journal()
     append(journal, record(1, inputs={"note": "x" * 20_000_000}), record(2))
@@ -218,6 +219,7 @@ def test_a_seal_that_was_interrupted_before_the_spool_was_deleted_doubles_nothin
     assert len(journal.read("m")) == 5
 
 
+@pytest.mark.sqlite_alone
 def test_a_seal_that_fails_is_made_up_for_by_the_next(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
@@ -292,6 +294,7 @@ def test_a_query_reads_no_more_segments_than_it_must(rows: list[int], limit: int
         assert len(batch) == MAX_BATCH_SEGMENTS or sum(segment.rows for segment in batch) >= enough
 
 
+@pytest.mark.sqlite_alone
 def test_a_limited_read_opens_no_segment_that_is_too_old_to_matter(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
@@ -309,6 +312,7 @@ def test_a_limited_read_opens_no_segment_that_is_too_old_to_matter(
         journal.read("m", limit=8)
 
 
+@pytest.mark.sqlite_alone
 def test_inputs_are_left_out_where_they_are_not_asked_for(make_journal: Callable[[], Journal]) -> None:
     journal = make_journal()
     append(journal, record(1), record(2, prediction="late", probabilities=None))
@@ -355,6 +359,7 @@ def test_the_newest_request_under_a_clients_own_id_is_found(make_journal: Callab
         journal, other = other, journal
 
 
+@pytest.mark.sqlite_alone
 def test_a_path_is_no_pattern(
     make_journal: Callable[[], Journal], database: Database, tmp_path: Path
 ) -> None:
@@ -368,6 +373,7 @@ def test_a_path_is_no_pattern(
     scratch.close()
 
 
+@pytest.mark.sqlite_alone
 def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
     make_journal: Callable[[], Journal], tmp_path: Path
 ) -> None:
@@ -377,7 +383,7 @@ def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
     line = own.read_bytes()
     folder = tmp_path / "journal" / "spool"
     damaged = [leave_behind(folder, b"damaged\n" + line), leave_behind(folder, b"\xff" + line)]
-    for number in range(10, 20):
+    for number in range(10, 14):
         leave_behind(folder, line.replace(b"id-1", b"id-%d" % number))
     (own.parent / "00000000.ndjson").write_bytes(b"{}\n")
     for _ in range(2):
@@ -386,14 +392,11 @@ def test_a_spool_that_cannot_be_sealed_holds_up_no_other(
         assert len(told.value.exceptions) == 3
         assert spools(tmp_path) == sorted([*damaged, own.parent / "00000000.ndjson"])
         read = {found.prediction_id for found in journal.read("m")}
-        assert read == {"id-1", *(f"id-{number}" for number in range(10, 20))}, "nor any reader"
+        assert read == {"id-1", *(f"id-{number}" for number in range(10, 14))}, "nor any reader"
     for path in spools(tmp_path):
         path.unlink()
     journal.seal()
-    assert {found.prediction_id for found in journal.read("m")} == {
-        "id-1",
-        *(f"id-{n}" for n in range(10, 20)),
-    }
+    assert {found.prediction_id for found in journal.read("m")} == read
 
 
 # ── Processes that die ───────────────────────────────────────────────────────────────────────────
@@ -408,6 +411,7 @@ def leave_behind(folder: Path, content: bytes) -> Path:
     return path
 
 
+@pytest.mark.sqlite_alone
 def test_a_carriage_return_ends_no_line(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
     journal = make_journal()
     journal.append([entry(record(1)).replace(b"{", b"{\r", 3)], 1)
@@ -419,6 +423,7 @@ def test_a_carriage_return_ends_no_line(make_journal: Callable[[], Journal], tmp
     assert journal.read("m") == expected
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize("probabilities", [None, [0.25, 0.75], [0.5, 0.5]])
 def test_what_is_kept_as_streams_reads_as_any_other(
     make_journal: Callable[[], Journal], tmp_path: Path, probabilities: list[float] | None
@@ -438,6 +443,7 @@ def test_what_is_kept_as_streams_reads_as_any_other(
         assert journal.read("m", prediction_id="id-1") == [rows[1]]
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     "damage",
     [(b'"rows":2', b'"rows":3'), (b'"caller"', b'"called"'), (b"prediction_id", b"prediction_ie")],
@@ -479,6 +485,7 @@ def test_of_a_column_that_is_named_twice_the_one_that_counts_is_recorded(tmp_pat
     assert rows == [(None, unchanged[0]), ("2", '{"a":2}'), (None, unchanged[1])]
 
 
+@pytest.mark.sqlite_alone
 def test_a_torn_last_line_is_left_out(make_journal: Callable[[], Journal], tmp_path: Path) -> None:
     journal = make_journal()
     append(journal, record(1), record(2))
@@ -568,7 +575,7 @@ for number in itertools.count():
     assert Counter(found.prediction_id for found in journal.read("m")) == sealed
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.sqlite_alone
 def test_a_full_disk_costs_the_record_and_nothing_else(
     make_journal: Callable[[], Journal], database: Database, tmp_path: Path
 ) -> None:

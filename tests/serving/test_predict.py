@@ -13,7 +13,7 @@ from app.training.algorithms.catalogue import ALGORITHMS
 from tests.client import Client
 from tests.versions import journal_of, register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 ROW: dict[str, Any] = {
     "scheduled": "2013-05-31T14:15:00Z",

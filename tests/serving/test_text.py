@@ -12,7 +12,7 @@ from tests.serving.protocols.test_bulk import ARROW, CSV, NDJSON, as_csv, as_ndj
 from tests.serving.protocols.test_oip_router import infer
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 GOOD, BAD = ["great", "lovely", "perfect", "Überraschend"], ["awful", "broken", "late", "rude"]
 FILLING = ["the", "parcel", "was", "driver", "really", "and", "so", "very", "on", "door"]

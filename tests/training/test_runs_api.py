@@ -108,7 +108,7 @@ def test_a_binary_run_ends_with_a_version_that_tells_all(shared: Client, delays:
     assert "identifier" in evaluation["dropped"]["flight_id"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_the_same_data_spec_and_seed_give_the_same_model(shared: Client, delays: str) -> None:
     run = shared.train("delays-again", "flights", algorithm="logistic_regression")
     assert run["model_version"] == 1
@@ -127,7 +127,7 @@ def test_the_same_data_spec_and_seed_give_the_same_model(shared: Client, delays:
     assert one["probabilities"] == other["probabilities"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_multiclass_run_chooses_its_algorithm_and_says_why(shared: Client, flowers: dict[str, Any]) -> None:
     run = shared.train(
         "species",
@@ -165,7 +165,7 @@ def test_a_multiclass_run_chooses_its_algorithm_and_says_why(shared: Client, flo
     assert sum(answer["probabilities"][0]) == pytest.approx(1)
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_regression_run_predicts_numbers(shared: Client, flowers: dict[str, Any]) -> None:
     run = shared.train("weights", "flowers", target="weight", algorithm="ridge", params={"alpha": 0.1})
     version = shared.get(f"/v1/models/weights/versions/{run['model_version']}").json()
@@ -182,7 +182,7 @@ def test_a_regression_run_predicts_numbers(shared: Client, flowers: dict[str, An
 # ── Refusals ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     ("changes", "code", "at", "told"),
     [
@@ -269,7 +269,7 @@ def test_a_run_of_a_model_outside_the_keys_pattern_is_forbidden(shared: Client, 
 # ── Failures ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_fit_that_cannot_succeed_says_why(shared: Client) -> None:
     lines = [f"{number / 7:.3f},same,{'rare' if number == 5 else 'common'}" for number in range(60)]
     shared.add_dataset("hopeless", "\n".join(["x,constant,lonely", *lines]).encode())
@@ -543,7 +543,7 @@ def test_simultaneous_requests_with_one_key_make_one_run(shared: Client, flights
     shared.post(f"{RUNS}/{made.pop()}:cancel")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_run_shows_its_spec_in_the_words_of_the_request(shared: Client) -> None:
     weights = [{"class": True, "weight": 2.0}]
     run = shared.post(RUNS, json=body(model="weighed", class_weight=weights)).json()

@@ -17,7 +17,7 @@ from tests.client import Client, wait_until
 from tests.conftest import Start
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 ARROW, CSV, NDJSON = "application/vnd.apache.arrow.stream", "text/csv", "application/x-ndjson"
 NAMES = ["scheduled", "carrier", "distance", "wind", "international"]

@@ -8,7 +8,7 @@ from tests.client import ADMIN_KEY, Client
 from tests.clients.environments import run_client
 from tests.serving.protocols.flights import COLUMNS, flight_rows
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 ROWS = flight_rows(rows=60, seed=9)
 # Neither Triton's tensors nor pandas' in MLServer's codec can say that a text is missing.
 COMPLETE = [row for row in ROWS if row["carrier"] is not None]

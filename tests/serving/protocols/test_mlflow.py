@@ -17,7 +17,7 @@ from tests.clients.environments import run_client
 from tests.conftest import Start
 from tests.versions import register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 
 def signature(**types: str) -> Signature:

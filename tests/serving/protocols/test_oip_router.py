@@ -15,7 +15,7 @@ from tests.conftest import Start
 from tests.serving.protocols.flights import COLUMNS, flight_rows
 from tests.versions import journal_of, register, train_here
 
-pytestmark = pytest.mark.one_server
+pytestmark = pytest.mark.sqlite_alone
 
 ROWS = flight_rows(rows=100, seed=5)
 

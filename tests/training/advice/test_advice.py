@@ -57,7 +57,7 @@ def advice(shared: Client, flights: str) -> dict[str, Any]:
 # ── Over HTTP ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_advice_tells_of_task_balance_columns_and_candidates(shared: Client, advice: dict[str, Any]) -> None:
     assert advice["task"] == {"task": "binary", "reason": "`late` is true or false."}
     rows = Client.rows(rows=400, seed=1)
@@ -83,7 +83,7 @@ def test_advice_tells_of_task_balance_columns_and_candidates(shared: Client, adv
     assert learning["doubled"]["rows"] == 640
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_the_suggested_spec_can_be_posted_as_it_is(shared: Client, advice: dict[str, Any]) -> None:
     spec = advice["spec"]
     assert spec["validation"] == {"method": "time", "time_column": "scheduled"}
@@ -96,12 +96,12 @@ def test_the_suggested_spec_can_be_posted_as_it_is(shared: Client, advice: dict[
     shared.post(f"{as_it_is.headers['location']}:cancel")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_the_same_question_has_the_same_answer(shared: Client, flights: str, advice: dict[str, Any]) -> None:
     assert without_costs(advice_of(shared, flights)) == without_costs(advice)
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     ("question", "code", "at"),
     [
@@ -122,7 +122,7 @@ def test_what_a_training_would_refuse_is_refused_in_its_words(
     assert at in [error["pointer"] for error in answer.json()["errors"]]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_targets_that_only_the_data_rule_out_are_refused(shared: Client) -> None:
     lines = [f"{number / 7:.3f},same,{'rare' if number == 5 else 'common'}," for number in range(60)]
     shared.add_dataset("no-targets", "\n".join(["x,constant,lonely,empty", *lines]).encode())
@@ -137,7 +137,7 @@ def test_targets_that_only_the_data_rule_out_are_refused(shared: Client) -> None
     assert code_of(unknown, 404) == "dataset_version_not_found"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_column_that_gives_the_target_away_is_left_out_and_measured_both_ways(shared: Client) -> None:
     source = random.Random(5)
     lines = ["customer_id,amount,refund,note,bought"]
@@ -164,7 +164,7 @@ def test_a_column_that_gives_the_target_away_is_left_out_and_measured_both_ways(
     assert kept["spec"]["features"] == ["amount", "refund"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_table_of_identifiers_alone_is_refused_in_the_words_of_a_training(shared: Client) -> None:
     rows = "\n".join(["order_id,angry", *(f"{number},{number % 3 == 0}" for number in range(40))])
     shared.add_dataset("only-ids", rows.encode())
@@ -173,7 +173,7 @@ def test_a_table_of_identifiers_alone_is_refused_in_the_words_of_a_training(shar
     assert "order_id: unique integers under the name of an identifier" in answer.json()["detail"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_more_advice_at_once_than_is_allowed_is_put_off(
     shared: Client, flights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +185,7 @@ def test_more_advice_at_once_than_is_allowed_is_put_off(
     assert int(answer.headers["retry-after"]) > 0
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_advice_that_takes_too_long_is_ended(
     shared: Client, flights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +193,7 @@ def test_advice_that_takes_too_long_is_ended(
     assert code_of(ask(shared, flights), 503) == "advice_took_too_long"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_advice_may_take_as_much_memory_as_a_run(
     shared: Client, flights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +205,7 @@ def test_advice_may_take_as_much_memory_as_a_run(
     assert ask(shared, flights).status_code == httpx.codes.SERVICE_UNAVAILABLE
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_child_is_over_when_its_advice_cannot_be_given(
     shared: Client, flights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +226,7 @@ def test_a_child_is_over_when_its_advice_cannot_be_given(
     assert [reader.is_alive() for reader in readers] == [False]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_advice_is_not_given_of_rows_that_the_key_may_not_see(shared: Client) -> None:
     shared.add_dataset("scored", shared.table(rows=60, seed=8))
     with opened(shared.settings) as (database, _, _), database.session_scope() as session:

@@ -310,7 +310,7 @@ def test_what_the_spec_does_already_is_not_suggested(tmp_path: Path) -> None:
     assert "calibrate" not in [one.kind for one in suggest(calibrated, build_report(subject, []))]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_suggestions_of_a_version_can_be_posted(shared: Client, delays: str) -> None:
     answer = shared.get(f"/v1/models/{delays}/versions/2/suggestions")
     assert answer.status_code == httpx.codes.OK, answer.text
@@ -324,7 +324,7 @@ def test_suggestions_of_a_version_can_be_posted(shared: Client, delays: str) -> 
                 shared.post(f"{run.headers['location']}:cancel")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_without_evidence_says_why_nothing_is_suggested(shared: Client, flights: str) -> None:
     trained = train_here(shared, flights, algorithm="dummy")
     register(shared, "blank", trained, trained | {"report_digest": None})

@@ -30,13 +30,13 @@ def test_a_card_is_json_for_programs_and_a_page_for_people(shared: Client, delay
     assert shared.get(path, params={"format": "html"}).text == page.text
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_card_can_be_downloaded_under_a_name_of_its_own(shared: Client, delays: str) -> None:
     page = shared.get(f"/v1/models/{delays}/versions/2/card", params={"format": "html", "download": "true"})
     assert page.headers["content-disposition"] == f'attachment; filename="{delays}-v2-card.html"'
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_card_in_no_known_format_is_refused(shared: Client, delays: str) -> None:
     answer = shared.get(f"/v1/models/{delays}/versions/1/card", headers={"accept": "image/png"})
     assert (answer.status_code, answer.json()["code"]) == (httpx.codes.NOT_ACCEPTABLE, "not_acceptable")
@@ -44,7 +44,7 @@ def test_a_card_in_no_known_format_is_refused(shared: Client, delays: str) -> No
     assert (unknown.status_code, unknown.json()["code"]) == (httpx.codes.NOT_FOUND, "model_version_not_found")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_without_a_report_has_a_card_of_what_there_is(shared: Client, flights: str) -> None:
     trained = train_here(shared, flights, algorithm="dummy")
     register(shared, "old", trained | {"report_digest": None})
@@ -55,7 +55,7 @@ def test_a_version_without_a_report_has_a_card_of_what_there_is(shared: Client, 
     assert "before there were evaluation reports" in page.text
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_client_may_not_read_cards(shared: Client, delays: str) -> None:
     answer = shared.as_role("client").get(f"/v1/models/{delays}/versions/1/card")
     assert answer.status_code == httpx.codes.FORBIDDEN

@@ -93,7 +93,7 @@ def test_versions_of_one_data_version_are_compared_on_the_rows_that_both_held_ou
     assert 0 <= pair["tests"]["accuracy"]["p_value"] <= 1
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_it_tells_who_is_better_and_what_sets_the_versions_apart(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -116,7 +116,7 @@ def test_it_tells_who_is_better_and_what_sets_the_versions_apart(
         assert one["served"]["row_microseconds"] > 0
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_each_version_is_compared_with_the_first_and_the_tests_allow_for_it(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -127,7 +127,7 @@ def test_each_version_is_compared_with_the_first_and_the_tests_allow_for_it(
         assert test["p_adjusted"] == pytest.approx(min(1.0, 2 * test["p_value"]))
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_of_appended_data_is_compared_on_rows_new_to_the_other_and_held_out_by_both(
     shared: Client,
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_version_of_appended_data_is_compared_on_rows_new_to_the_other_and_hel
     assert {one["scored"] for one in on_old["versions"]} == {"at_training"}
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_what_a_version_is_scored_anew_is_what_it_answers(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -188,7 +188,7 @@ def test_what_a_version_is_scored_anew_is_what_it_answers(
     assert values == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_without_a_record_of_its_holdout_is_compared_with_a_warning(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_version_without_a_record_of_its_holdout_is_compared_with_a_warning(
     ]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_classes_that_only_one_version_knows_are_told_apart_by_the_other_never(shared: Client) -> None:
     rows = shared.rows(rows=300, seed=5)
     for row in rows:
@@ -224,7 +224,7 @@ def test_classes_that_only_one_version_knows_are_told_apart_by_the_other_never(s
     assert found["warnings"][0].startswith("Version 1 may have seen these rows")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_regressions_are_compared_by_their_errors(shared: Client, distances: list[dict[str, Any]]) -> None:
     found = compare(shared, registered(shared, *distances))
     assert (found["task"], found["classes"], found["metric"]) == ("regression", None, "neg_max_error")
@@ -237,7 +237,7 @@ def test_regressions_are_compared_by_their_errors(shared: Client, distances: lis
 # ── Refusals ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_versions_of_different_targets_or_tasks_are_refused(
     shared: Client, distances: list[dict[str, Any]], linear: dict[str, Any]
 ) -> None:
@@ -246,7 +246,7 @@ def test_versions_of_different_targets_or_tasks_are_refused(
     assert detail.startswith("Version 1 predicts 'late' as binary of false and true, and version 2 predicts")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_too_few_rows_in_common_are_refused_with_the_way_out(
     shared: Client, flights: str, constant_answer: dict[str, Any]
 ) -> None:
@@ -261,7 +261,7 @@ def test_too_few_rows_in_common_are_refused_with_the_way_out(
     )
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_data_that_the_versions_cannot_answer_is_refused(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -283,7 +283,7 @@ def test_data_that_the_versions_cannot_answer_is_refused(
     assert refused(shared, model, dataset="nowhere")[:2] == (httpx.codes.NOT_FOUND, "dataset_not_found")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize("versions", ["", "1", "1,1", "1,x", "1,,2", "0,1", "1,2,3,4,5,6,7,8,9,10,11", "1,²"])
 def test_what_is_no_list_of_versions_is_refused(shared: Client, delays: str, versions: str) -> None:
     answer = shared.get(f"/v1/models/{delays}/compare", params={"versions": versions})
@@ -291,7 +291,7 @@ def test_what_is_no_list_of_versions_is_refused(shared: Client, delays: str, ver
     assert answer.json()["errors"][0]["pointer"] == "/query/versions"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_unknown_versions_and_stray_parameters_are_refused(shared: Client, delays: str) -> None:
     assert refused(shared, delays, "1,99")[:2] == (httpx.codes.NOT_FOUND, "model_version_not_found")
     assert refused(shared, delays, dataset_version=1)[0] == httpx.codes.UNPROCESSABLE_ENTITY
@@ -301,7 +301,7 @@ def test_unknown_versions_and_stray_parameters_are_refused(shared: Client, delay
 # ── The page ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_comparison_is_a_page_for_people(
     shared: Client, linear: dict[str, Any], constant_answer: dict[str, Any]
 ) -> None:
@@ -319,7 +319,7 @@ def test_a_comparison_is_a_page_for_people(
     assert picture.status_code == httpx.codes.NOT_ACCEPTABLE
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_nothing_from_the_data_becomes_markup_of_the_page(shared: Client) -> None:
     dataset, ugly = a_name("ugly"), "<script>alert(1)</script>"
     rows = [{"wind": row["wind"], ugly: row["late"]} for row in shared.rows(rows=120, seed=1)]
@@ -332,7 +332,7 @@ def test_nothing_from_the_data_becomes_markup_of_the_page(shared: Client) -> Non
     assert "&lt;script&gt;" in page.text
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_more_comparisons_at_once_than_are_allowed_are_put_off(
     shared: Client, delays: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +344,7 @@ def test_more_comparisons_at_once_than_are_allowed_are_put_off(
     assert int(answer.headers["retry-after"]) > 0
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_rows_that_a_key_may_not_see_are_not_compared_on(shared: Client, delays: str) -> None:
     dataset, other = a_name("labelled"), a_name("other")
     shared.add_dataset(dataset, shared.table(rows=60, seed=8))
@@ -356,7 +356,7 @@ def test_rows_that_a_key_may_not_see_are_not_compared_on(shared: Client, delays:
     assert compare(limited, delays)["warnings"] == []
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_quarantined_rows_are_not_compared_on(shared: Client, delays: str) -> None:
     dataset = a_name("broken")
     shared.add_dataset(dataset, shared.table(rows=60, seed=8))
@@ -366,7 +366,7 @@ def test_quarantined_rows_are_not_compared_on(shared: Client, delays: str) -> No
     assert refused(shared, delays, dataset=dataset)[:2] == (httpx.codes.CONFLICT, "data_quarantined")
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_client_may_not_compare(shared: Client, delays: str) -> None:
     answer = shared.as_role("client").get(f"/v1/models/{delays}/compare", params={"versions": "1,2"})
     assert answer.status_code == httpx.codes.FORBIDDEN

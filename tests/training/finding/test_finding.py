@@ -258,7 +258,7 @@ def plans(database: Database) -> Iterator[list[str]]:
     event.remove(database.engine, "before_cursor_execute", explain)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     "query",
     [
@@ -314,7 +314,7 @@ MISMATCHES: list[tuple[dict[str, Any], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(("wrong", "told"), MISMATCHES, ids=str)
 @pytest.mark.parametrize("within", ["", "/and/1", "/not/or/0"])
 def test_a_condition_that_means_nothing_is_refused_where_it_goes_wrong_and_in_a_sentence(

@@ -108,7 +108,7 @@ def test_anybody_can_check_a_receipt_with_the_published_keys(
             jwt.decode(altered, key, ["EdDSA"])
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example fetches with curl")
 def test_the_example_of_the_documentation_works(
     shared: Client, verified: dict[str, Any], tmp_path: Path
@@ -124,7 +124,7 @@ def test_the_example_of_the_documentation_works(
     assert told.stdout == f"delays 2 is identical on data {verified['verification']['data']['digest']}\n"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     ("target", "spec"),
     [
@@ -142,7 +142,7 @@ def test_the_algorithms_are_identical_in_another_process(
     assert (run["result"], run["verification"]["not_compared"]) == ("identical", []), run["verification"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_search_by_trials_is_repeated_or_left_out_as_asked(
     shared: Client, flights: str, trained: dict[str, Any]
 ) -> None:
@@ -168,7 +168,7 @@ def trials_of(client: Client, run: dict[str, Any]) -> list[dict[str, Any]]:
     return trials
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_search_by_time_is_left_out_whatever_is_asked(shared: Client, flights: str) -> None:
     search = {"seconds": 0.1, "algorithms": ["logistic_regression"], "processes": 1}
     model = registered(shared, train_here(shared, flights, search=search, **QUICK))
@@ -178,7 +178,7 @@ def test_a_search_by_time_is_left_out_whatever_is_asked(shared: Client, flights:
     assert run["spec"]["algorithm"] == "logistic_regression"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_whose_artifacts_are_of_another_model_is_different(
     shared: Client, flights: str, trained: dict[str, Any]
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_version_whose_artifacts_are_of_another_model_is_different(
     assert run["verification"]["largest_difference"] > 0.01
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_probe_of_other_predictions_is_different_and_what_else_differs_is_named(
     shared: Client, trained: dict[str, Any]
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_probe_of_other_predictions_is_different_and_what_else_differs_is_name
     }
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_version_of_an_older_release_is_compared_as_far_as_it_is_recorded(
     shared: Client, trained: dict[str, Any]
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_version_of_an_older_release_is_compared_as_far_as_it_is_recorded(
     assert list(named(run)) == ["/environment/python"]
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_what_cannot_be_verified_is_refused_with_the_reason(
     shared: Client, model: str, trained: dict[str, Any]
 ) -> None:
@@ -253,7 +253,7 @@ def test_what_cannot_be_verified_is_refused_with_the_reason(
         assert code_of(shared.post(f"/v1/models/{changed}/versions/1:verify"), status) == code
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_data_in_quarantine_are_not_trained_on(shared: Client, trained: dict[str, Any]) -> None:
     name = f"strict-{uuid4().hex[:8]}"
     shared.add_dataset(name, b"a\n1\n")
@@ -264,7 +264,7 @@ def test_data_in_quarantine_are_not_trained_on(shared: Client, trained: dict[str
     assert code_of(shared.post(f"/v1/models/{model}/versions/1:verify"), 409) == "data_quarantined"
 
 
-@pytest.mark.one_server
+@pytest.mark.sqlite_alone
 def test_a_verification_is_asked_for_once_with_an_idempotency_key(shared: Client, model: str) -> None:
     headers = {"idempotency-key": uuid4().hex}
     path = f"/v1/models/{model}/versions/1:verify"
