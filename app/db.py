@@ -27,6 +27,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
+from app.owned import locked
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -157,8 +159,11 @@ def make_engine(url: str) -> Engine:
 
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}"):
-        connection.execute(f"PRAGMA {pragma}")
+    _, _, file = connection.execute("PRAGMA database_list").fetchone()
+    # Connections that turn a new file to WAL at once refuse each other, whatever the busy timeout.
+    with locked(Path(file).parent):
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _begin(connection: Connection) -> None:

@@ -23,7 +23,7 @@ class OwnedFolder:
     def __init__(self, parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
         self.path = parent / uuid.uuid4().hex
-        with _locked(parent):
+        with locked(parent):
             self.path.mkdir()
             self._lock = (self.path / LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -47,7 +47,7 @@ def abandoned_folders(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock_abandoned(folder: Path) -> Iterator[IO[str] | None]:
-    with _locked(folder.parent):
+    with locked(folder.parent):
         lock = _try_to_lock(folder)
     if lock is None:
         yield None
@@ -74,7 +74,8 @@ def _try_to_lock(folder: Path) -> IO[str] | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """While inside, nobody else - no thread, no process - is inside for the same folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

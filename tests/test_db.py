@@ -1,6 +1,7 @@
 """The schema: what the migrations build is what the models say, on both engines."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,21 @@ def test_sqlite_runs_in_wal_mode_with_a_busy_timeout(tmp_path_factory: pytest.Te
         assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
         assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 20_000
     database.dispose()
+
+
+def test_connections_that_open_a_new_sqlite_file_at_once_all_succeed(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(100):
+            start = threading.Barrier(8)
+
+            def ping(file: Path = tmp_path / f"{number}.db", start: threading.Barrier = start) -> None:
+                database = Database(f"sqlite:///{file}")
+                start.wait()
+                database.ping()
+                database.dispose()
+
+            for done in [threads.submit(ping) for _ in range(8)]:
+                done.result()
 
 
 def test_a_migration_keeps_what_there_is(database_url: str) -> None:
