@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from app.datasets.engine import connect
 from app.datasets.reading import scanner
 from app.datasets.reading.infer import FRACTION, NULL_TOKENS, TIME, TRUE_AND_FALSE, ZONE, Kind, kinds_of
+from app.datasets.reading.scan_csv import FACTS
 
 HALF_BEYOND = 2**1024 - 2**970  # the least that is rounded to infinity
 
@@ -87,6 +89,41 @@ def test_the_limits_are_exact(text: str, kinds: Kind) -> None:
     assert read([text]) == [kinds]
     if text:
         assert asked_in_sql([text]) == [kinds]
+
+
+def scanned(block: str) -> tuple[tuple[int, ...], np.void]:
+    facts = np.zeros(1, FACTS)
+    facts["wanted"], facts["common"] = Kind.INTEGER, 0xFFFF
+    found = scanner.scan(block.encode(), facts, ord(","), ord('"'), False, False, ())
+    return found, facts[0]
+
+
+@given(texts | st.text("1-", max_size=6) | st.text("01.", max_size=6) | st.text("/09:.-", max_size=17))
+@settings(max_examples=1000, deadline=None)
+def test_a_field_is_read_as_its_text_is(text: str) -> None:
+    text = "".join(mark for mark in text if mark not in ',"\r\n')
+    _, facts = scanned(f"{text}\n" * 20)
+    if text:
+        assert {int(facts["met"]), int(facts["common"])} == {read([text])[0]}
+
+
+@given(st.lists(texts | st.text(max_size=60), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_fields_are_read_alike_at_the_end_of_a_block_and_far_from_it(fields: list[str], quoted: bool) -> None:
+    if quoted:
+        fields = ['"{}"'.format(field.replace('"', '""')) for field in fields]
+    else:
+        fields = ["".join(mark for mark in field if mark not in ',"\r\n') for field in fields]
+    block, padding = "".join(f"{field}\n" for field in fields), 40
+    (fault, place, records, newlines, *_), facts = scanned(block)
+    (far_fault, far_place, far_records, far_newlines, *_), far = scanned(block + "x\n" * padding)
+    assert (far_fault, far_place) == (fault, place)
+    if not fault:
+        assert (far_records - padding, far_newlines - padding) == (records, newlines)
+        far["counts"][-1] -= padding  # those of no kind
+        assert far["counts"].tolist() == facts["counts"].tolist()
+        assert (far["nulls"], far["met"]) == (facts["nulls"], facts["met"])
+        assert far["misfits"] - padding == facts["misfits"]
 
 
 def test_a_block_that_is_none_is_refused() -> None:

@@ -9,6 +9,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 typedef unsigned char Byte;
 
@@ -339,6 +342,81 @@ static int null_marker(const Nulls *nulls, const Byte *text, Py_ssize_t size)
     return -1;
 }
 
+#ifdef __SSE2__
+/* The four bytes that end an unquoted field, or may not be in it, each 16 times. */
+typedef struct {
+    __m128i delimiter, quote, lf, cr;
+} Ends;
+
+static Ends ends_of(const Scan *scan)
+{
+    char quote = (char)(scan->quote < 0 ? scan->delimiter : scan->quote);
+    return (Ends){_mm_set1_epi8((char)scan->delimiter), _mm_set1_epi8(quote), _mm_set1_epi8(LF),
+                  _mm_set1_epi8(CR)};
+}
+
+static inline uint32_t places_of(char byte, __m128i text)
+{
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(byte)));
+}
+
+/* What the bytes of the text weigh that are `inside`: one point and a minus at the begin, or OTHER as well. */
+static inline uint32_t weight_of(__m128i text, uint32_t inside)
+{
+    /* Shifted so far, the digits are the smallest ten of all signed bytes. */
+    __m128i shifted = _mm_add_epi8(text, _mm_set1_epi8((char)(128 - '0')));
+    uint32_t digits = (uint32_t)_mm_movemask_epi8(_mm_cmplt_epi8(shifted, _mm_set1_epi8(10 - 128)));
+    uint32_t points = inside & places_of('.', text), minus = inside & places_of('-', text) & 1;
+    uint32_t others = inside & ~(digits | points | minus);
+    return (others | (points & (points - 1)) ? OTHER : 0) | (points ? POINT : 0) | (minus ? MINUS : 0);
+}
+#else
+typedef int Ends;
+#define ends_of(scan) 0
+#endif
+
+/* Where the unquoted field ends that begins at `at`. The weight is right if it has at most SHORT bytes. */
+static inline const Byte *field_end(const Scan *scan, const Ends *ends, const Byte *at, const Byte *end,
+                                    uint32_t *weight)
+{
+#ifdef __SSE2__
+    const Byte *begin = at;
+    for (; end - at >= 16; at += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)at);
+        __m128i cell = _mm_or_si128(_mm_cmpeq_epi8(text, ends->delimiter), _mm_cmpeq_epi8(text, ends->quote));
+        __m128i line = _mm_or_si128(_mm_cmpeq_epi8(text, ends->lf), _mm_cmpeq_epi8(text, ends->cr));
+        uint32_t stops = (uint32_t)_mm_movemask_epi8(_mm_or_si128(cell, line));
+        if (stops) {
+            if (at == begin)
+                *weight = weight_of(text, (stops & -stops) - 1);
+            return at + __builtin_ctz(stops);
+        }
+    }
+#endif
+    *weight = 0;
+    for (uint32_t more; !((more = scan->weights[*at]) & ENDS); at++)
+        *weight += more;
+    return at;
+}
+
+/* Where the next quote is, or `end`; counts the line feeds before it. */
+static inline const Byte *next_quote(int quote, const Byte *at, const Byte *end, Py_ssize_t *newlines)
+{
+#ifdef __SSE2__
+    for (; end - at >= 16; at += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)at);
+        uint32_t quotes = places_of((char)quote, text), lines = places_of(LF, text);
+        for (lines &= quotes ? (quotes & -quotes) - 1 : 0xffff; lines; lines &= lines - 1)
+            ++*newlines;
+        if (quotes)
+            return at + __builtin_ctz(quotes);
+    }
+#endif
+    for (; at < end && *at != quote; at++)
+        *newlines += *at == LF;
+    return at;
+}
+
 static void admit(Scan *scan, Column *column, const Byte *text, Py_ssize_t size, uint32_t weight, int quoted,
                   int plain)
 {
@@ -376,6 +454,7 @@ static void scan_records(Scan *scan)
     const Byte *at = scan->data, *end = at + scan->size; /* the last byte is a line feed */
     const Byte *added = scan->completed ? end - 1 : end;
     const int quote = scan->quote, delimiter = scan->delimiter;
+    const Ends ends = ends_of(scan);
     while (at < end) {
         const Byte *record = at;
         int blank = scan->width > 1 && (*at == LF || (*at == CR && at + 1 < added && at[1] == LF));
@@ -396,8 +475,7 @@ static void scan_records(Scan *scan)
             if (quoted) {
                 Py_ssize_t newlines = 0; /* not in the struct: a byte that is read might alias it */
                 for (text = ++at;; at++) {
-                    for (; at < end && *at != quote; at++)
-                        newlines += *at == LF;
+                    at = next_quote(quote, at, end, &newlines);
                     if (at == end) {
                         scan->fault = OPEN_QUOTE;
                         scan->fault_at = text - 1 - scan->data;
@@ -410,9 +488,7 @@ static void scan_records(Scan *scan)
                 scan->newlines += newlines;
                 size = at - 1 - text;
             } else {
-                weight = 0;
-                for (uint32_t more; !((more = scan->weights[*at]) & ENDS); at++)
-                    weight += more;
+                at = field_end(scan, &ends, at, end, &weight);
                 size = at - text;
             }
             if (field < scan->width && !blank)
