@@ -25,6 +25,7 @@ WIDE = 2_000  # columns
 LONG_ROW, VERY_LONG_ROW = 500, 4_000  # bytes
 ROW_GROUP_ROWS = 122_880
 ROW_GROUP_BYTES = 64 * 2**20
+LARGE_GROUP_BYTES = 32 * 2**20
 
 
 class TableTooLarge(AppError):
@@ -130,6 +131,16 @@ def row_bytes_of(connection: DuckDBPyConnection, parquet: Parquet) -> int:
         f" max(row_group_num_rows) AS rows FROM parquet_metadata([{files}]) GROUP BY file_name, row_group_id)"
     ).fetchall()
     return longest or 0
+
+
+def fit_to_groups(connection: DuckDBPyConnection, parquet: Path) -> None:
+    """Read a foreign file of large row groups in one thread: each holds a group and more of its own."""
+    ((largest,),) = connection.execute(
+        "SELECT max(bytes)::BIGINT FROM (SELECT sum(total_uncompressed_size) AS bytes"  # noqa: S608 - quoted
+        f" FROM parquet_metadata({one_file(parquet)}) GROUP BY row_group_id)"
+    ).fetchall()
+    if (largest or 0) > LARGE_GROUP_BYTES:
+        connection.execute(f"SET threads = 1; SET memory_limit = '{WIDE_MEMORY_LIMIT}'")
 
 
 def fit_to_width(connection: DuckDBPyConnection, columns: int) -> None:

@@ -22,7 +22,9 @@ FORMAT = b"roundhouse-table-1\n"
 BATCH_ROWS = 131_072
 """Rows that DuckDB puts into one Arrow batch."""
 BATCH_BYTES = 128 * 2**20
-"""What a batch may weigh."""
+"""What a batch of one column may weigh."""
+PORTION_BYTES = 24 * 2**20
+"""What a batch of several columns may weigh."""
 CELL_BYTES = 16
 """What a cell weighs besides its bytes in the file."""
 
@@ -74,7 +76,7 @@ def _portions(
     start, weight = 0, 0.0
     for stop in range(1, columns + 1):
         weight += weights[stop - 1][0]
-        if stop == columns or (weight + weights[stop][0]) * rows > BATCH_BYTES:
+        if stop == columns or (weight + weights[stop][0]) * rows > PORTION_BYTES:
             yield start, stop, int(min(BATCH_ROWS, max(1, BATCH_BYTES / weight)))
             start, weight = stop, 0.0
 

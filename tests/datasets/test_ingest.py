@@ -533,3 +533,15 @@ def test_very_long_texts_are_taken_in(tmp_path: Path) -> None:
     rows = [f"{number},{chr(97 + number) * 10_000_000}\n" for number in range(15)]
     assert desk.ingest(("id,text\n" + "".join(rows)).encode(), CSV).rows == 15
     assert [row["id"] for row in preview(desk.target, 20)] == list(range(15))
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_a_parquet_file_of_large_row_groups_is_read_on_any_number_of_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    source = tmp_path / "long.parquet"
+    text = "md5(i::VARCHAR) || repeat(md5((i * 7)::VARCHAR), 12)"
+    duckdb.sql(f"SELECT i, {text} AS text FROM range(800_000) AS t(i)").write_parquet(str(source))  # noqa: S608 - ours
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    table = ingest(source, MediaType.PARQUET, tmp_path / "canonical.parquet")
+    assert table.rows == 800_000

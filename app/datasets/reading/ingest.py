@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from app.columns import Column, ColumnType
 from app.datasets.canonical import Table, describe, write_rows
-from app.datasets.engine import connect, identifier, literal, one_file, row_bytes_of
+from app.datasets.engine import connect, fit_to_groups, identifier, literal, one_file, row_bytes_of
 from app.datasets.faults import check_names, fault
 from app.datasets.reading.infer import (
     SQL_TYPES,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 NARROW = 200  # columns
-NARROW_MEMORY_LIMIT = "400MB"
+NARROW_MEMORY_LIMIT = "350MB"  # a CSV is read in pieces, and takes no more
 BUFFER_BYTES = 4 * 2**20  # of CSV, for each thread
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -126,6 +126,8 @@ def _ingest_csv(connection: DuckDBPyConnection, source: Path, target: Path, reci
     )
     cells = [column.cells if recipe.timezone is None else check_naive(column.cells) for column in columns]
     check_fit(connection, cells)
+    if len(cells) <= NARROW:
+        connection.execute(f"SET memory_limit = '{NARROW_MEMORY_LIMIT}'")
     table = _write(connection, cells, target, source.stat().st_size // layout.rows, layout.rows)
     return table._replace(
         recipe=Recipe(
@@ -223,6 +225,7 @@ def _ingest_parquet(connection: DuckDBPyConnection, source: Path, target: Path, 
                 else cell
                 for cell in cells
             ]
+        fit_to_groups(connection, source)
         return _settle(connection, cells, target, recipe, row_bytes_of(connection, source))
     except duckdb.Error as error:
         if _is_readable(connection, source):
@@ -260,6 +263,8 @@ def _is_readable(connection: DuckDBPyConnection, parquet: Path) -> bool:
     try:
         connection.execute("SELECT bit_xor(hash(source)) FROM source").fetchall()
         connection.execute(f"FROM parquet_metadata({one_file(parquet)})").fetchall()
+    except duckdb.OutOfMemoryException:
+        raise  # which is not the file's fault
     except duckdb.Error:
         return False
     return True
@@ -274,8 +279,6 @@ def _write(
 ) -> Table:
     """Write the canonical Parquet; ``rows`` is how many the file is known to hold, each of ``row_bytes``."""
     values = ", ".join(f"{cell.value} AS {identifier(cell.name)}" for cell in cells)
-    if len(cells) <= NARROW:
-        connection.execute(f"SET memory_limit = '{NARROW_MEMORY_LIMIT}'")
     write_rows(connection, f"SELECT {values} FROM source", target, row_bytes)
     columns = [Column(name=cell.name, type=cell.type, nullable=True) for cell in cells]
     table = describe(connection, target, columns)
